@@ -1,0 +1,68 @@
+# make test    the test suite, on every backend (BACKEND=jax: on that one)
+# make demo    the quickstart (BACKEND=jax or torch instead of tensorflow)
+# make lint    style checks; make format repairs what it can
+# make build   the wheel, installed and imported from another folder
+# make clean   removes what these create
+
+PYTHON ?= python3
+VENV := .venv
+BACKENDS := tensorflow jax torch
+# These only infer: the tests that need gradients are deselected.
+INFERENCE_BACKENDS := numpy openvino
+DEMO_BACKEND := $(or $(BACKEND),tensorflow)
+DEMO_VENV := .venv-demo-$(DEMO_BACKEND)
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+# The tests' tensors are small; more threads only wait for each other there.
+test: export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help test demo lint format build clean
+help:
+	@grep '^# make' Makefile | cut -c3-
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --upgrade pip
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --group dev --editable '.[demo]'
+	touch $@
+
+$(DEMO_VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install --quiet --constraint constraints.txt --upgrade pip
+	$(DEMO_VENV)/bin/pip install --quiet --constraint constraints.txt --group $(DEMO_BACKEND) --editable '.[demo]'
+	touch $@
+
+PYTEST = $(VENV)/bin/python -m pytest --quiet
+define one_backend
+KERAS_BACKEND=$(1) $(PYTEST) $(if $(filter $(1),$(INFERENCE_BACKENDS)),-m 'not gradients')
+
+endef
+
+test: $(VENV)/installed
+ifdef BACKEND
+	$(call one_backend,$(BACKEND))
+else
+	$(foreach backend,$(BACKENDS) $(INFERENCE_BACKENDS),$(call one_backend,$(backend)))
+endif
+
+demo: $(DEMO_VENV)/installed
+	KERAS_BACKEND=$(DEMO_BACKEND) $(DEMO_VENV)/bin/python examples/quickstart.py
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(VENV)/installed
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+build: $(VENV)/installed
+	rm -rf dist
+	$(VENV)/bin/python -m build --no-isolation
+	$(VENV)/bin/pip install --quiet --no-deps --target dist/installed dist/*.whl
+	cd dist && PYTHONPATH=installed KERAS_BACKEND=numpy ../$(VENV)/bin/python -c "\
+	import keras_logitclip; print('wheel', keras_logitclip.__version__, keras_logitclip.__file__)"
+
+clean:
+	rm -rf .venv .venv-demo-* dist quickstart.png .pytest_cache .ruff_cache

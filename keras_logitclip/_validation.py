@@ -1,0 +1,88 @@
+"""Argument checks shared by the functions, the layer and the losses."""
+
+import math
+import numbers
+import operator
+
+
+def check_tau(tau) -> float:
+    """Returns `tau` as a float if it is a positive number (`inf` included)."""
+    if not _is_real(tau) or not tau > 0:
+        raise ValueError(
+            "Invalid value for argument `tau`: expected a number greater than "
+            'zero (`float("inf")` for no clipping). '
+            f"Received: tau={tau!r} (of type {type(tau).__name__})"
+        )
+    return float(tau)
+
+
+def check_p(p) -> float:
+    """Returns the norm order `p` as a float if it is at least 1."""
+    if not _is_real(p) or not p >= 1:
+        raise ValueError(
+            "Invalid value for argument `p`: expected the order of a norm, a "
+            'number of at least 1 (`float("inf")` for the maximum norm). '
+            f"Received: p={p!r} (of type {type(p).__name__})"
+        )
+    return float(p)
+
+
+def check_axis(axis) -> int:
+    """Returns `axis` as an int if it is a single integer."""
+    try:
+        if isinstance(axis, bool):
+            raise TypeError
+        return operator.index(axis)
+    except TypeError:
+        raise ValueError(
+            "Invalid value for argument `axis`: expected one integer, the "
+            "position of the class axis. "
+            f"Received: axis={axis!r} (of type {type(axis).__name__})"
+        ) from None
+
+
+def resolve_axis(axis: int, rank: int) -> int:
+    """Returns `axis` counted from the front of a tensor of that rank."""
+    if not -rank <= axis < rank:
+        raise ValueError(
+            "Invalid value for argument `axis`: expected an integer in "
+            f"[{-rank}, {rank}) for logits of rank {rank}. "
+            f"Received: axis={axis}"
+        )
+    return axis % rank
+
+
+def resolve_class_axis(axis: int, shape) -> int:
+    """Like `resolve_axis`, for batches: the first axis holds the samples."""
+    resolved = resolve_axis(axis, len(shape))
+    if resolved == 0:
+        raise ValueError(
+            "Expected logits with a batch axis and a class axis, of shape "
+            "`(batch, ..., classes)`; along the batch axis, samples would be "
+            f"clipped together. Received: shape={tuple(shape)}, axis={axis}"
+        )
+    return resolved
+
+
+def refuse_probabilities(logits, owner: str) -> None:
+    """Raises if Keras recorded that this tensor came out of an activation.
+
+    Keras leaves the logits on what its softmax and sigmoid return (not under
+    JAX, whose tensors take no attributes). Clipping such an output does
+    nothing useful and would go unnoticed: its norm hardly ever exceeds 1.
+    """
+    if hasattr(logits, "_keras_logits"):
+        raise ValueError(
+            f"`{owner}` expected logits. Received: probabilities, the output "
+            "of a softmax or sigmoid activation. Remove that activation from "
+            "the model's last layer; if the wrapped loss needs probabilities, "
+            'pass `activation="softmax"` (or "sigmoid") to `LogitClipLoss`.'
+        )
+
+
+def _is_real(value) -> bool:
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and not math.isnan(value)
+    )

@@ -1,0 +1,5 @@
+"""Losses for noisy labels."""
+
+from keras_logitclip.losses.logit_clip import LogitClipLoss
+
+__all__ = ["LogitClipLoss"]

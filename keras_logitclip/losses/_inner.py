@@ -1,0 +1,177 @@
+"""What `LogitClipLoss` accepts as the loss inside it."""
+
+import inspect
+import re
+from collections.abc import Callable
+
+import keras
+
+# Keras losses that read their predictions as probabilities (or rates), though
+# they have no `from_logits` argument to say so.
+_PROBABILITY_LOSSES = (
+    "CategoricalGeneralizedCrossEntropy",
+    "Dice",
+    "KLDivergence",
+    "Poisson",
+    "Tversky",
+)
+
+
+def standardize_inner_loss(
+    loss, activation: str | None, axis: int
+) -> keras.losses.Loss | Callable:
+    """Returns the loss instance or function to call on the clipped logits.
+
+    Args:
+        loss: A loss instance, the name of a Keras loss, or a function
+            `(y_true, y_pred)`.
+        activation: The activation that is applied before the loss, or `None`.
+        axis: The class axis, given to losses made from their name.
+
+    Raises:
+        ValueError: If the loss is none of these, if its name is unknown, or
+            if it takes probabilities without an activation or logits with
+            one.
+    """
+    if isinstance(loss, str):
+        loss = _loss_from_name(loss, from_logits=activation is None, axis=axis)
+    elif inspect.isclass(loss) or not callable(loss):
+        raise ValueError(
+            "Invalid value for argument `loss`: expected a loss instance such "
+            "as `keras.losses.CategoricalCrossentropy(from_logits=True)`, the "
+            "name of a Keras loss, or a function `(y_true, y_pred)`. "
+            f"Received: loss={loss!r}"
+        )
+    _check_activation(loss, activation)
+    return loss
+
+
+def check_reloadable(function: Callable) -> None:
+    """Raises if a saved model could not find this function again."""
+    if not _survives_serialization(function):
+        raise ValueError(
+            "Cannot save a `LogitClipLoss` around a function that Keras could "
+            "not find again when loading. Expected a function of "
+            "`keras.losses`, or one registered with the decorator "
+            '`@keras.saving.register_keras_serializable(package="...")`. '
+            "To keep the weights alone, use `model.save_weights`. "
+            f"Received: loss={function!r}"
+        )
+
+
+def call_inner_loss(loss: keras.losses.Loss | Callable, y_true, y_pred):
+    """Computes the per-sample values of a loss instance or function.
+
+    An instance's `call`, not the instance: its `__call__` would reduce the
+    values before the wrapper can weight them.
+    """
+    if isinstance(loss, keras.losses.Loss):
+        return loss.call(y_true, y_pred)
+    return loss(*_match_ranks(y_true, y_pred))
+
+
+def _match_ranks(y_true, y_pred):
+    """Gives labels the rank of the predictions, as Keras does for functions.
+
+    Without it, `(batch,)` labels and `(batch, 1)` predictions would silently
+    broadcast to `(batch, batch)`.
+    """
+    true_rank, pred_rank = len(y_true.shape), len(y_pred.shape)
+    if true_rank == pred_rank - 1 and y_pred.shape[-1] == 1:
+        y_true = keras.ops.expand_dims(y_true, -1)
+    elif true_rank == pred_rank + 1 and y_true.shape[-1] == 1:
+        y_true = keras.ops.squeeze(y_true, -1)
+    return y_true, y_pred
+
+
+def _loss_from_name(name: str, from_logits: bool, axis: int) -> keras.losses.Loss:
+    classes = _keras_loss_classes()
+    cls = classes.get(name) or classes.get(_unabbreviate(name))
+    if cls is None:
+        names = sorted(known for known in classes if known.islower())
+        raise ValueError(
+            "Invalid value for argument `loss`: expected the name of a Keras "
+            f"loss, one of {names}. Received: loss={name!r}"
+        )
+    parameters = inspect.signature(cls).parameters
+    arguments = {}
+    if "from_logits" in parameters:
+        arguments["from_logits"] = from_logits
+    if "axis" in parameters and parameters["axis"].default == -1:
+        arguments["axis"] = axis
+    return cls(**arguments)
+
+
+def _keras_loss_classes() -> dict[str, type]:
+    """Keras's loss classes by class name and by snake-case name.
+
+    `keras.losses.get` does not do: it turns snake-case names into functions
+    that take probabilities, and lacks some of the classes.
+    """
+    classes = {}
+    for name, value in vars(keras.losses).items():
+        if inspect.isclass(value) and value is not keras.losses.Loss:
+            classes[name] = classes[_snake_case(name)] = value
+    return classes
+
+
+def _unabbreviate(name: str) -> str:
+    """Returns the full name behind one of Keras's short ones, such as "mse"."""
+    try:
+        return getattr(keras.losses.get(name), "__name__", name)
+    except ValueError:
+        return name
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _check_activation(loss, activation: str | None) -> None:
+    takes_probabilities = _takes_probabilities(loss)
+    if takes_probabilities and activation is None:
+        raise ValueError(
+            "Expected a loss that takes logits, since the norm of the logits is "
+            "what is clipped. Received one that takes probabilities: "
+            f"loss={loss!r}. Either give it `from_logits=True` where it has "
+            'that argument, or pass `activation="softmax"` (or "sigmoid") to '
+            "`LogitClipLoss`, which is then applied to the clipped logits."
+        )
+    if takes_probabilities is False and activation is not None:
+        raise ValueError(
+            f"Invalid value for argument `activation`: expected `None`, because "
+            "the wrapped loss takes logits and would apply an activation of "
+            f"its own. Received: activation={activation!r}, loss={loss!r}"
+        )
+
+
+def _takes_probabilities(loss) -> bool | None:
+    """Whether a loss takes probabilities; `None` where it does not say."""
+    from_logits = _declared_from_logits(loss)
+    if from_logits is not None:
+        return not from_logits
+    name = type(loss).__name__ if _is_loss(loss) else getattr(loss, "__name__", "")
+    module = type(loss).__module__ if _is_loss(loss) else loss.__module__
+    known = _PROBABILITY_LOSSES + tuple(map(_snake_case, _PROBABILITY_LOSSES))
+    return True if name in known and module.startswith("keras.") else None
+
+
+def _declared_from_logits(loss) -> bool | None:
+    if _is_loss(loss):
+        return getattr(loss, "from_logits", None)
+    parameter = inspect.signature(loss).parameters.get("from_logits")
+    return None if parameter is None else bool(parameter.default)
+
+
+def _is_loss(loss) -> bool:
+    return isinstance(loss, keras.losses.Loss)
+
+
+def _survives_serialization(function: Callable) -> bool:
+    if getattr(function, "__name__", "<lambda>") == "<lambda>":
+        return False
+    try:
+        config = keras.saving.serialize_keras_object(function)
+        return keras.saving.deserialize_keras_object(config) is function
+    except (TypeError, ValueError):
+        return False

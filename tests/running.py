@@ -1,0 +1,101 @@
+"""Runs a function of one tensor under a backend's modes (see `conftest.MODES`)."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+BACKEND = keras.config.backend()
+# Before, torch.compile stumbles over the way in which Keras walks its arguments.
+TORCH_COMPILES_FULL_GRAPHS = keras.__version__ >= "3.15"
+
+
+def apply(function, x, mode="eager", dtype="float32"):
+    """The value of `function(x)` as a NumPy array."""
+    with double_precision(dtype):
+        return to_numpy(_compile(function, mode)(to_tensor(x, dtype)))
+
+
+def value_and_vjp(function, x, upstream, mode, dtype="float32"):
+    """The value of `function(x)` and the gradient of `sum(upstream * function(x))`.
+
+    `upstream` is cast to the dtype of the value.
+    """
+    with double_precision(dtype):
+        both = {
+            "tensorflow": _tensorflow_value_and_vjp,
+            "jax": _jax_value_and_vjp,
+            "torch": _torch_value_and_vjp,
+        }[BACKEND](function, to_tensor(x, dtype), upstream, mode)
+        return tuple(map(to_numpy, both))
+
+
+def to_tensor(x, dtype="float32"):
+    return keras.ops.cast(keras.ops.convert_to_tensor(x), dtype)
+
+
+def to_numpy(x):
+    """As float64 where NumPy lacks the dtype (bfloat16)."""
+    if keras.backend.standardize_dtype(x.dtype) == "bfloat16":
+        x = keras.ops.cast(x, "float32")
+    return keras.ops.convert_to_numpy(x)
+
+
+def double_precision(dtype):
+    """JAX computes in float64 only where that is enabled."""
+    if BACKEND == "jax" and dtype == "float64":
+        import jax
+
+        if not hasattr(jax, "enable_x64"):  # The place it had up to JAX 0.7.
+            return jax.experimental.enable_x64()
+        return jax.enable_x64(True)
+    return contextlib.nullcontext()
+
+
+def _compile(function, mode):
+    if mode == "eager":
+        return function
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=mode == "xla")
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(function)
+    import torch
+
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=TORCH_COMPILES_FULL_GRAPHS)
+
+
+def _tensorflow_value_and_vjp(function, x, upstream, mode):
+    import tensorflow as tf
+
+    def both(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        seed = tf.cast(upstream, value.dtype)
+        return value, tape.gradient(value, x, output_gradients=seed)
+
+    return _compile(both, mode)(x)
+
+
+def _jax_value_and_vjp(function, x, upstream, mode):
+    import jax
+
+    def both(x):
+        value, vjp = jax.vjp(function, x)
+        return value, vjp(jax.numpy.asarray(upstream, value.dtype))[0]
+
+    return _compile(both, mode)(x)
+
+
+def _torch_value_and_vjp(function, x, upstream, mode):
+    import torch
+
+    x = x.detach().requires_grad_()
+    value = _compile(function, mode)(x)
+    value.backward(torch.as_tensor(np.asarray(upstream)).to(value.dtype))
+    return value.detach(), x.grad
