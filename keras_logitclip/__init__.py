@@ -1,10 +1,14 @@
 """LogitClip for Keras 3: train classifiers on noisy labels."""
 
-from keras_logitclip import layers
-from keras_logitclip import losses
-from keras_logitclip import ops
-from keras_logitclip.layers import LogitClip
-from keras_logitclip.losses import LogitClipLoss
+from keras_logitclip import _backend
+
+_backend.import_keras()
+
+from keras_logitclip import layers  # noqa: E402
+from keras_logitclip import losses  # noqa: E402
+from keras_logitclip import ops  # noqa: E402
+from keras_logitclip.layers import LogitClip  # noqa: E402
+from keras_logitclip.losses import LogitClipLoss  # noqa: E402
 
 __version__ = "0.1.0"
 

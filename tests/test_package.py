@@ -1,0 +1,87 @@
+import doctest
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import keras_logitclip
+from tests.conftest import BACKEND
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(
+        keras_logitclip.__path__, prefix="keras_logitclip."
+    )
+)
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_imports(name):
+    importlib.import_module(name)
+
+
+def test_public_names_exist_and_are_sorted():
+    assert list(keras_logitclip.__all__) == sorted(keras_logitclip.__all__)
+    for name in keras_logitclip.__all__:
+        assert hasattr(keras_logitclip, name)
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("name", ["keras_logitclip", *MODULES])
+def test_docstring_examples(name):
+    results = doctest.testmod(importlib.import_module(name))
+    assert results.failed == 0
+
+
+def test_public_objects_have_examples():
+    for public in (
+        keras_logitclip.LogitClip,
+        keras_logitclip.LogitClipLoss,
+        keras_logitclip.ops.logit_clip,
+        keras_logitclip.ops.logit_norm,
+    ):
+        for section in ("Formula:", "Args:", "Raises:", "Example:", ">>> "):
+            assert section in public.__doc__
+
+
+def test_only_the_chosen_backend_is_imported():
+    """Beyond what Keras imports by itself, with each backend installed."""
+    code = f"import sys, {{}}; print([b for b in {BACKENDS} if b in sys.modules])"
+    ours = run_python(code.format("keras_logitclip"))
+    keras_alone = run_python(code.format("keras"))
+    assert ours.returncode == 0, ours.stderr
+    assert ours.stdout == keras_alone.stdout
+    if BACKEND in BACKENDS:
+        assert BACKEND in ours.stdout
+
+
+@pytest.mark.parametrize("missing", BACKENDS)
+def test_a_missing_backend_is_explained(missing):
+    code = f"import sys; sys.modules[{missing!r}] = None; import keras_logitclip"
+    result = run_python(code, KERAS_BACKEND=missing)
+    assert result.returncode != 0
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith("ImportError: Keras is configured for the backend")
+    assert f"Received: KERAS_BACKEND={missing}" in message
+    for install in ("tensorflow", "jax", "torch"):
+        assert f"`pip install {install}`" in message
+
+
+def test_another_missing_module_is_left_alone():
+    code = "import sys; sys.modules['h5py'] = None; import keras_logitclip"
+    result = run_python(code)
+    assert "Keras is configured for the backend" not in result.stderr
