@@ -35,7 +35,7 @@ $(DEMO_VENV)/installed: pyproject.toml constraints.txt
 
 PYTEST = $(VENV)/bin/python -m pytest --quiet
 define one_backend
-KERAS_BACKEND=$(1) $(PYTEST) $(if $(filter $(1),$(INFERENCE_BACKENDS)),-m 'not gradients')
+KERAS_BACKEND=$(1) $(PYTEST) --ignore=tests/across $(if $(filter $(1),$(INFERENCE_BACKENDS)),-m 'not gradients')
 
 endef
 
@@ -44,6 +44,7 @@ ifdef BACKEND
 	$(call one_backend,$(BACKEND))
 else
 	$(foreach backend,$(BACKENDS) $(INFERENCE_BACKENDS),$(call one_backend,$(backend)))
+	$(PYTEST) tests/across
 endif
 
 demo: $(DEMO_VENV)/installed
