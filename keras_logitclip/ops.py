@@ -57,7 +57,8 @@ def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
     A vector whose norm is at most `tau` comes back bit for bit; a longer one
     is scaled down to norm `tau` and keeps its direction, so the predicted
     class never changes. A vector with a NaN or an infinite entry becomes NaN.
-    Half precision is computed in float32 and rounded once, at the end.
+    Half precision is computed in float32 and rounded once, at the end. (Some
+    backends flush float32 numbers below 1.2e-38 to zero, here as everywhere.)
 
     Formula:
 

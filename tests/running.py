@@ -66,7 +66,7 @@ def _compile(function, mode):
     import torch
 
     torch._dynamo.reset()
-    return torch.compile(function, fullgraph=TORCH_COMPILES_FULL_GRAPHS)
+    return torch.compile(function, backend=mode, fullgraph=TORCH_COMPILES_FULL_GRAPHS)
 
 
 def _tensorflow_value_and_vjp(function, x, upstream, mode):

@@ -1,0 +1,78 @@
+"""Properties of clipping that hold for any finite row, however extreme."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from keras_logitclip import ops
+from tests import oracle
+from tests.conftest import BACKEND
+from tests.oracle import INF
+from tests.running import to_numpy
+
+# One shape, since some backends compile for each; no subnormal numbers, since
+# some flush those to zero in any arithmetic.
+rows = arrays(
+    "float32",
+    (3, 4),
+    elements=st.floats(
+        allow_nan=False, allow_infinity=False, allow_subnormal=False, width=32
+    ),
+)
+taus = st.floats(1e-3, 1e3)
+TINY = float(np.finfo("float32").tiny)
+# OpenVINO compiles for each example.
+EXAMPLES = 10 if BACKEND == "openvino" else 100
+reproducibly = settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
+
+
+def norm(z, p):
+    """The norm in float64, scaled so that powers of 1e38 do not overflow."""
+    scale = np.maximum(np.abs(z).max(-1, keepdims=True), TINY).astype("float64")
+    return scale[:, 0] * oracle.norm(z / scale, p)
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 100, INF])
+@given(z=rows, tau=taus)
+@reproducibly
+def test_norms_never_exceed_tau_and_shorter_rows_stay(p, z, tau):
+    clipped = to_numpy(ops.logit_clip(z, tau, p))
+    assert (norm(clipped, p) <= tau * (1 + 2e-6)).all()
+    within = norm(z, p) <= tau * (1 - 2e-6)
+    np.testing.assert_array_equal(clipped[within], z[within])
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 100, INF])
+@given(z=rows, tau=taus)
+@reproducibly
+def test_order_and_signs_of_the_logits_stay(p, z, tau):
+    clipped = to_numpy(ops.logit_clip(z, tau, p))
+    order = z.argsort(-1)
+    assert (np.diff(np.take_along_axis(clipped, order, -1)) >= 0).all()
+    assert (clipped * np.sign(z) >= 0).all()
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 100, INF])
+@given(z=rows)
+@reproducibly
+def test_norms_equal_the_oracle(p, z):
+    expected = norm(z, p)
+    representable = expected < np.finfo("float32").max
+    np.testing.assert_allclose(
+        to_numpy(ops.logit_norm(z, p))[representable],
+        expected[representable],
+        rtol=2e-6,
+        atol=TINY,
+    )
+
+
+@pytest.mark.parametrize("p", [1, 2, INF])
+@given(z=rows, tau=taus)
+@reproducibly
+def test_clipping_twice_is_clipping_once(p, z, tau):
+    once = to_numpy(ops.logit_clip(z, tau, p))
+    twice = to_numpy(ops.logit_clip(once, tau, p))
+    np.testing.assert_allclose(twice, once, rtol=2e-6, atol=TINY)
