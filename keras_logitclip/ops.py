@@ -153,21 +153,19 @@ def _logit_norm(logits, p, axis, keepdims):
     axis = resolve_axis(axis, len(logits.shape))
     compute_dtype = _compute_dtype(logits)
 
-    def norm_and_vjp(logits):
+    def value(logits):
+        scale, root = _factored_norm(ops.cast(logits, compute_dtype), p, axis)
+        norm = scale * root
+        return norm if keepdims else ops.squeeze(norm, axis)
+
+    def vjp(logits, upstream):
         rows = ops.cast(logits, compute_dtype)
         scale, root = _factored_norm(rows, p, axis)
+        upstream = ops.reshape(upstream, ops.shape(root))
+        gradient = upstream * _norm_gradient(rows / scale, root, p, axis)
+        return ops.cast(gradient, logits.dtype)
 
-        def vjp(*args, upstream=None):
-            rows, upstream = _unpack_vjp_arguments(logits, args, upstream)
-            scaled = ops.cast(rows, compute_dtype) / scale
-            upstream = ops.reshape(upstream, ops.shape(root))
-            gradient = upstream * _norm_gradient(scaled, root, p, axis)
-            return ops.cast(gradient, logits.dtype)
-
-        norm = scale * root
-        return (norm if keepdims else ops.squeeze(norm, axis)), vjp
-
-    return _differentiate_with_vjp(norm_and_vjp, logits)
+    return _differentiate_with_vjp(value, vjp, logits)
 
 
 def _logit_clip(logits, tau, p, axis):
@@ -177,58 +175,72 @@ def _logit_clip(logits, tau, p, axis):
     if tau == float("inf"):
         return logits
 
-    def clip_and_vjp(logits):
+    def value(logits):
         rows = ops.cast(logits, compute_dtype)
         scale, root = _factored_norm(rows, p, axis)
-        # Not `norm > tau`: of the two, only this one is false for NaN, and
-        # rows that have no norm must not pass as unclipped.
-        unclipped = scale * root <= tau
-        one = _constant(1.0, root)
-        divisor = ops.where(unclipped, one, scale)
-        factor = ops.where(unclipped, one, tau / _nonzero(root))
-
-        def vjp(*args, upstream=None):
-            # With n the norm and s = tau / n, the Jacobian of s z is
-            # s (I - (z / n) (dn/dz)^T) on clipped rows and I on the others.
-            rows, upstream = _unpack_vjp_arguments(logits, args, upstream)
-            upstream = ops.cast(upstream, compute_dtype)
-            scaled = ops.cast(rows, compute_dtype) / scale
-            along_row = ops.sum(upstream * scaled, axis, keepdims=True)
-            along_row = ops.where(
-                unclipped, _constant(0.0, root), along_row / _nonzero(root)
-            )
-            normal = _norm_gradient(scaled, root, p, axis)
-            gradient = factor / divisor * (upstream - along_row * normal)
-            return ops.cast(gradient, logits.dtype)
-
         # Two factors, since their product underflows for the largest rows;
         # both are exactly 1 for unclipped rows, which come back bit for bit.
-        clipped = rows / divisor * factor
-        return ops.cast(clipped, logits.dtype), vjp
+        divisor, factor = _clip_factors(scale, root, tau)
+        return ops.cast(rows / divisor * factor, logits.dtype)
 
-    return _differentiate_with_vjp(clip_and_vjp, logits)
+    def vjp(logits, upstream):
+        # With n the norm and s = tau / n, the Jacobian of s z is
+        # s (I - (z / n) (dn/dz)^T) on clipped rows and I on the others.
+        rows = ops.cast(logits, compute_dtype)
+        upstream = ops.cast(upstream, compute_dtype)
+        scale, root = _factored_norm(rows, p, axis)
+        scaled = rows / scale
+        along_row = ops.sum(upstream * scaled, axis, keepdims=True) / _nonzero(root)
+        along_row = ops.where(
+            _is_unclipped(scale, root, tau), _constant(0.0, root), along_row
+        )
+        normal = _norm_gradient(scaled, root, p, axis)
+        divisor, factor = _clip_factors(scale, root, tau)
+        gradient = factor / divisor * (upstream - along_row * normal)
+        return ops.cast(gradient, logits.dtype)
+
+    return _differentiate_with_vjp(value, vjp, logits)
 
 
-def _differentiate_with_vjp(function_and_vjp, logits):
-    """Applies `logits -> (output, vjp)`, where the backend has gradients.
+def _clip_factors(scale, root, tau):
+    """Returns what to divide and what to multiply each row by."""
+    unclipped = _is_unclipped(scale, root, tau)
+    one = _constant(1.0, root)
+    divisor = ops.where(unclipped, one, scale)
+    return divisor, ops.where(unclipped, one, tau / _nonzero(root))
 
-    Keras's NumPy and OpenVINO backends only infer, and their
-    `custom_gradient` warns of that at every call.
+
+def _is_unclipped(scale, root, tau):
+    # Not `norm > tau`: of the two, only this one is false for NaN, and rows
+    # that have no norm must not pass as unclipped.
+    return scale * root <= tau
+
+
+def _differentiate_with_vjp(value, vjp, logits):
+    """Applies `value(logits)`, with `vjp(logits, upstream)` as its gradient.
+
+    Both are functions of the logits and share nothing else: on torch, what
+    `vjp` took over from `value` would count as a constant in derivatives of
+    second order, which would silently be wrong.
     """
+    # Keras's NumPy and OpenVINO backends only infer, and their
+    # `custom_gradient` warns of that at every call.
     if keras.config.backend() in ("numpy", "openvino"):
-        return function_and_vjp(logits)[0]
-    return ops.custom_gradient(function_and_vjp)(logits)
+        return value(logits)
 
+    @ops.custom_gradient
+    def differentiable(logits):
+        def gradient(*args, upstream=None):
+            # TensorFlow and JAX call `gradient(upstream)`, torch
+            # `gradient(logits, upstream=upstream)` with a copy of the logits
+            # that it protects from in-place changes.
+            if upstream is None:
+                return vjp(logits, *args)
+            return vjp(*args, upstream)
 
-def _unpack_vjp_arguments(logits, args, upstream):
-    """Returns the logits and the upstream gradient, whoever calls.
+        return value(logits), gradient
 
-    TensorFlow and JAX call `vjp(upstream)`, torch `vjp(logits, upstream=...)`
-    with the copy of the logits that it protects from in-place changes.
-    """
-    if upstream is None:
-        return logits, args[0]
-    return args[0], upstream
+    return differentiable(logits)
 
 
 def _compute_dtype(logits) -> str:
@@ -250,7 +262,8 @@ def _factored_norm(rows, p, axis):
 
     `scale` is the largest magnitude in the row and `root` the norm of the row
     divided by it, which lies in [1, K]: no power overflows or underflows, for
-    rows as far out as 1e30 or 1e-30 in float32. A row of zeros has `root` 0.
+    rows as far out as 1e30 or 1e-30 in float32. A row of zeros has `scale` 1
+    and `root` 0.
 
     `scale` stays within the numbers whose reciprocal is a normal number, too:
     compilers turn the division into a multiplication by the reciprocal, and
@@ -259,7 +272,7 @@ def _factored_norm(rows, p, axis):
     """
     tiny = float(np.finfo(keras.backend.standardize_dtype(rows.dtype)).tiny)
     magnitude = ops.abs(rows)
-    scale = _row_maximum(magnitude, axis)
+    scale = _nonzero(_row_maximum(magnitude, axis))
     scale = ops.clip(scale, _constant(tiny, scale), _constant(1 / tiny, scale))
     root = _norm_of_magnitude(magnitude / scale, p, axis)
     return scale, ops.where(ops.isfinite(root), root, _constant(float("nan"), root))
@@ -269,14 +282,14 @@ def _norm_of_magnitude(magnitude, p, axis):
     if p == 1:
         return ops.sum(magnitude, axis, keepdims=True)
     if p == 2:
-        return ops.sqrt(ops.sum(magnitude * magnitude, axis, keepdims=True))
+        return _root(ops.sum(magnitude * magnitude, axis, keepdims=True), 2)
     peak = _row_maximum(magnitude, axis)
     if p == float("inf"):
         # Backends differ in whether a maximum notices NaN; a sum does.
         noticed = ops.isnan(ops.sum(magnitude, axis, keepdims=True))
         return ops.where(noticed, _constant(float("nan"), peak), peak)
     total = ops.sum(_power(magnitude / _nonzero(peak), p), axis, keepdims=True)
-    return peak * _power(total, 1 / p)
+    return peak * _root(total, p)
 
 
 def _row_maximum(magnitude, axis):
@@ -310,13 +323,23 @@ def _norm_gradient(scaled, root, p, axis):
     return ops.sign(scaled) * _power(magnitude / _nonzero(root), p - 1)
 
 
+def _root(total, p):
+    """The p-th root, with a finite derivative (zero) where the total is zero.
+
+    The derivative reaches the user in derivatives of second order only.
+    """
+    nonzero = _nonzero(total)
+    root = ops.sqrt(nonzero) if p == 2 else _power(nonzero, 1 / p)
+    return ops.where(total == 0, total, root)
+
+
 def _power(base, exponent):
     return ops.power(base, _constant(exponent, base))
 
 
-def _nonzero(root):
-    """Replaces zero by one: `0 / root` then is 0 where it would be NaN."""
-    return ops.where(root == 0, _constant(1.0, root), root)
+def _nonzero(x):
+    """Replaces zero by one, so that `0 / x` is 0 where it would be NaN."""
+    return ops.where(x == 0, _constant(1.0, x), x)
 
 
 def _constant(value, like):

@@ -30,6 +30,17 @@ def value_and_vjp(function, x, upstream, mode, dtype="float32"):
         return tuple(map(to_numpy, both))
 
 
+def gradient_along(function, x, upstream, direction):
+    """The gradient of `sum(direction * vjp(function)(x, upstream))`."""
+    return to_numpy(
+        {
+            "tensorflow": _tensorflow_gradient_along,
+            "jax": _jax_gradient_along,
+            "torch": _torch_gradient_along,
+        }[BACKEND](function, to_tensor(x), to_tensor(upstream), to_tensor(direction))
+    )
+
+
 def to_tensor(x, dtype="float32"):
     return keras.ops.cast(keras.ops.convert_to_tensor(x), dtype)
 
@@ -99,3 +110,29 @@ def _torch_value_and_vjp(function, x, upstream, mode):
     value = _compile(function, mode)(x)
     value.backward(torch.as_tensor(np.asarray(upstream)).to(value.dtype))
     return value.detach(), x.grad
+
+
+def _tensorflow_gradient_along(function, x, upstream, direction):
+    import tensorflow as tf
+
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            value = function(x)
+        gradient = inner.gradient(value, x, output_gradients=upstream)
+    return outer.gradient(gradient, x, output_gradients=direction)
+
+
+def _jax_gradient_along(function, x, upstream, direction):
+    import jax
+
+    return jax.vjp(lambda x: jax.vjp(function, x)[1](upstream)[0], x)[1](direction)[0]
+
+
+def _torch_gradient_along(function, x, upstream, direction):
+    import torch
+
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(function(x), x, upstream, create_graph=True)
+    return torch.autograd.grad(gradient, x, direction)[0]

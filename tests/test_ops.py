@@ -12,6 +12,7 @@ from tests.conftest import DTYPES
 from tests.oracle import INF
 from tests.oracle import assert_rows_close
 from tests.running import apply
+from tests.running import gradient_along
 from tests.running import to_numpy
 from tests.running import to_tensor
 from tests.running import value_and_vjp
@@ -239,6 +240,22 @@ def test_ties_of_the_maximum_norm_share_the_gradient(mode):
     z = np.array([[2.0, -2.0, 1.0]], "float32")
     _, gradient = value_and_vjp(lambda x: ops.logit_norm(x, INF), z, np.ones(1), mode)
     np.testing.assert_array_equal(gradient, [[0.5, -0.5, 0.0]])
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_second_derivatives(p):
+    z, upstream, direction = (logits(4, 5, seed=seed) for seed in range(3))
+    z[2] /= 100  # Not clipped.
+    z[3] = 0
+    second = gradient_along(lambda x: ops.logit_clip(x, 1.5, p), z, upstream, direction)
+
+    def along(z):
+        return (direction * oracle.clip_vjp(z, upstream, 1.5, p)).sum()
+
+    steps = 1e-5 * np.eye(z.size).reshape(-1, *z.shape)
+    slopes = [(along(z + step) - along(z - step)) / 2e-5 for step in steps]
+    np.testing.assert_allclose(second, np.reshape(slopes, z.shape), atol=1e-5)
 
 
 def test_infinite_tau_returns_the_logits():
