@@ -51,8 +51,9 @@ class LogitClip(keras.layers.Layer):
 
     Raises:
         ValueError: If an argument is out of range, or if the inputs are
-            integers, have no class axis besides the batch, or come out of a
-            softmax or sigmoid.
+            integers, have no class axis besides the batch, or came out of a
+            softmax or sigmoid (unnoticed under JAX, where Keras leaves no
+            mark of it).
 
     Example:
 

@@ -57,8 +57,10 @@ def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
     A vector whose norm is at most `tau` comes back bit for bit; a longer one
     is scaled down to norm `tau` and keeps its direction, so the predicted
     class never changes. A vector with a NaN or an infinite entry becomes NaN.
-    Half precision is computed in float32 and rounded once, at the end. (Some
-    backends flush float32 numbers below 1.2e-38 to zero, here as everywhere.)
+    Half precision is computed in float32 and rounded once, at the end.
+
+    Where some classes are masked by large negative logits, mask after
+    clipping: a single -1e9 is nearly the whole norm.
 
     Formula:
 
@@ -154,15 +156,15 @@ def _logit_norm(logits, p, axis, keepdims):
     compute_dtype = _compute_dtype(logits)
 
     def value(logits):
-        scale, root = _factored_norm(ops.cast(logits, compute_dtype), p, axis)
+        _, scale, root = _factored_norm(ops.cast(logits, compute_dtype), p, axis)
         norm = scale * root
         return norm if keepdims else ops.squeeze(norm, axis)
 
     def vjp(logits, upstream):
         rows = ops.cast(logits, compute_dtype)
-        scale, root = _factored_norm(rows, p, axis)
+        scaled, _, root = _factored_norm(rows, p, axis)
         upstream = ops.reshape(upstream, ops.shape(root))
-        gradient = upstream * _norm_gradient(rows / scale, root, p, axis)
+        gradient = upstream * _norm_gradient(scaled, root, p, axis)
         return ops.cast(gradient, logits.dtype)
 
     return _differentiate_with_vjp(value, vjp, logits)
@@ -177,37 +179,26 @@ def _logit_clip(logits, tau, p, axis):
 
     def value(logits):
         rows = ops.cast(logits, compute_dtype)
-        scale, root = _factored_norm(rows, p, axis)
-        # Two factors, since their product underflows for the largest rows;
-        # both are exactly 1 for unclipped rows, which come back bit for bit.
-        divisor, factor = _clip_factors(scale, root, tau)
-        return ops.cast(rows / divisor * factor, logits.dtype)
+        scaled, scale, root = _factored_norm(rows, p, axis)
+        clipped = scaled * (tau / _nonzero(root))
+        # Selected, not multiplied by 1: shorter rows come back bit for bit.
+        clipped = ops.where(_is_unclipped(scale, root, tau), rows, clipped)
+        return ops.cast(clipped, logits.dtype)
 
     def vjp(logits, upstream):
         # With n the norm and s = tau / n, the Jacobian of s z is
         # s (I - (z / n) (dn/dz)^T) on clipped rows and I on the others.
         rows = ops.cast(logits, compute_dtype)
         upstream = ops.cast(upstream, compute_dtype)
-        scale, root = _factored_norm(rows, p, axis)
-        scaled = rows / scale
+        scaled, scale, root = _factored_norm(rows, p, axis)
         along_row = ops.sum(upstream * scaled, axis, keepdims=True) / _nonzero(root)
-        along_row = ops.where(
-            _is_unclipped(scale, root, tau), _constant(0.0, root), along_row
-        )
-        normal = _norm_gradient(scaled, root, p, axis)
-        divisor, factor = _clip_factors(scale, root, tau)
-        gradient = factor / divisor * (upstream - along_row * normal)
+        across = upstream - along_row * _norm_gradient(scaled, root, p, axis)
+        # `tau / (scale * root)` would overflow in the divisor for huge rows.
+        gradient = across * (tau / _nonzero(root) / scale)
+        gradient = ops.where(_is_unclipped(scale, root, tau), upstream, gradient)
         return ops.cast(gradient, logits.dtype)
 
     return _differentiate_with_vjp(value, vjp, logits)
-
-
-def _clip_factors(scale, root, tau):
-    """Returns what to divide and what to multiply each row by."""
-    unclipped = _is_unclipped(scale, root, tau)
-    one = _constant(1.0, root)
-    divisor = ops.where(unclipped, one, scale)
-    return divisor, ops.where(unclipped, one, tau / _nonzero(root))
 
 
 def _is_unclipped(scale, root, tau):
@@ -258,7 +249,7 @@ def _compute_dtype(logits) -> str:
 
 
 def _factored_norm(rows, p, axis):
-    """Returns the norm of each row as two factors, `scale * root`.
+    """Returns `rows / scale`, and the norm of each row as `scale * root`.
 
     `scale` is the largest magnitude in the row and `root` the norm of the row
     divided by it, which lies in [1, K]: no power overflows or underflows, for
@@ -274,15 +265,18 @@ def _factored_norm(rows, p, axis):
     magnitude = ops.abs(rows)
     scale = _nonzero(_row_maximum(magnitude, axis))
     scale = ops.clip(scale, _constant(tiny, scale), _constant(1 / tiny, scale))
-    root = _norm_of_magnitude(magnitude / scale, p, axis)
-    return scale, ops.where(ops.isfinite(root), root, _constant(float("nan"), root))
+    scaled = rows / scale
+    if p == 2:
+        root = _root(ops.sum(scaled * scaled, axis, keepdims=True), 2)
+    else:
+        root = _norm_of_magnitude(magnitude / scale, p, axis)
+    root = ops.where(ops.isfinite(root), root, _constant(float("nan"), root))
+    return scaled, scale, root
 
 
 def _norm_of_magnitude(magnitude, p, axis):
     if p == 1:
         return ops.sum(magnitude, axis, keepdims=True)
-    if p == 2:
-        return _root(ops.sum(magnitude * magnitude, axis, keepdims=True), 2)
     peak = _row_maximum(magnitude, axis)
     if p == float("inf"):
         # Backends differ in whether a maximum notices NaN; a sum does.

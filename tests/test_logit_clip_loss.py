@@ -255,10 +255,11 @@ def test_a_name_with_activation_becomes_an_instance_that_takes_probabilities():
     assert not LogitClipLoss("bce", 1.0, activation="sigmoid").loss.from_logits
 
 
-def test_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"one of \[.*'categorical_crossentropy'.*\]. "
-                                         r"Received: loss='crossentropi'"):  # fmt: skip
-        LogitClipLoss("crossentropi", 1.0)
+@pytest.mark.parametrize("name", ["crossentropi", "Loss", "LossFunctionWrapper"])
+def test_unknown_name_is_answered_with_the_known_ones(name):
+    message = rf"one of \[.*'categorical_crossentropy'.*\]. Received: loss='{name}'"
+    with pytest.raises(ValueError, match=message):
+        LogitClipLoss(name, 1.0)
 
 
 # In a model.

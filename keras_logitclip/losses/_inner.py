@@ -119,7 +119,7 @@ def _unabbreviate(name: str) -> str:
     """Returns the full name behind one of Keras's short ones, such as "mse"."""
     try:
         return getattr(keras.losses.get(name), "__name__", name)
-    except ValueError:
+    except (TypeError, ValueError):
         return name
 
 

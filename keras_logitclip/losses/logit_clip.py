@@ -65,8 +65,9 @@ class LogitClipLoss(keras.losses.Loss):
     Raises:
         ValueError: If an argument is out of range; if the wrapped loss is
             unknown, has a reduction or dtype of its own, or takes
-            probabilities without an `activation`; and, when called, if
-            `y_pred` are probabilities or the labels do not fit.
+            probabilities without an `activation`; and, when called, if the
+            labels do not fit or `y_pred` came out of a softmax or sigmoid
+            (unnoticed under JAX, where Keras leaves no mark of it).
 
     Example:
 
