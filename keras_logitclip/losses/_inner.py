@@ -133,7 +133,7 @@ def _check_activation(loss, activation: str | None) -> None:
         raise ValueError(
             "Expected a loss that takes logits, since the norm of the logits is "
             "what is clipped. Received one that takes probabilities: "
-            f"loss={loss!r}. Either give it `from_logits=True` where it has "
+            f"loss={_name(loss)}. Either give it `from_logits=True` where it has "
             'that argument, or pass `activation="softmax"` (or "sigmoid") to '
             "`LogitClipLoss`, which is then applied to the clipped logits."
         )
@@ -141,7 +141,7 @@ def _check_activation(loss, activation: str | None) -> None:
         raise ValueError(
             f"Invalid value for argument `activation`: expected `None`, because "
             "the wrapped loss takes logits and would apply an activation of "
-            f"its own. Received: activation={activation!r}, loss={loss!r}"
+            f"its own. Received: activation={activation!r}, loss={_name(loss)}"
         )
 
 
@@ -150,7 +150,7 @@ def _takes_probabilities(loss) -> bool | None:
     from_logits = _declared_from_logits(loss)
     if from_logits is not None:
         return not from_logits
-    name = type(loss).__name__ if _is_loss(loss) else getattr(loss, "__name__", "")
+    name = _name(loss)
     module = type(loss).__module__ if _is_loss(loss) else loss.__module__
     known = _PROBABILITY_LOSSES + tuple(map(_snake_case, _PROBABILITY_LOSSES))
     return True if name in known and module.startswith("keras.") else None
@@ -161,6 +161,12 @@ def _declared_from_logits(loss) -> bool | None:
         return getattr(loss, "from_logits", None)
     parameter = inspect.signature(loss).parameters.get("from_logits")
     return None if parameter is None else bool(parameter.default)
+
+
+def _name(loss) -> str:
+    return (
+        type(loss).__name__ if _is_loss(loss) else getattr(loss, "__name__", repr(loss))
+    )
 
 
 def _is_loss(loss) -> bool:
