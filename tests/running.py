@@ -6,8 +6,9 @@ import keras
 import numpy as np
 
 BACKEND = keras.config.backend()
+KERAS_VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
 # Before, torch.compile stumbles over the way in which Keras walks its arguments.
-TORCH_COMPILES_FULL_GRAPHS = keras.__version__ >= "3.15"
+TORCH_COMPILES_FULL_GRAPHS = KERAS_VERSION >= (3, 15)
 
 
 def apply(function, x, mode="eager", dtype="float32"):
@@ -46,7 +47,7 @@ def to_tensor(x, dtype="float32"):
 
 
 def to_numpy(x):
-    """As float64 where NumPy lacks the dtype (bfloat16)."""
+    """As a NumPy array, of float32 for bfloat16, which NumPy lacks."""
     if keras.backend.standardize_dtype(x.dtype) == "bfloat16":
         x = keras.ops.cast(x, "float32")
     return keras.ops.convert_to_numpy(x)
