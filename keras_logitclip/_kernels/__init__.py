@@ -1,0 +1,1 @@
+"""The computations behind `ops`, in the form that suits each backend."""

@@ -1,0 +1,96 @@
+"""Numerical building blocks: norms without overflow, and guarded operations."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def compute_dtype_of(logits) -> str:
+    """The dtype to compute in: float32, or float64 for float64 logits."""
+    dtype = keras.backend.standardize_dtype(logits.dtype)
+    if "float" not in dtype:
+        raise ValueError(
+            "Invalid dtype for argument `logits`: expected floating-point "
+            "logits. Cast them, for example with "
+            f'`keras.ops.cast(logits, "float32")`. Received: dtype={dtype}'
+        )
+    # OpenVINO has no float64 arithmetic: it computes in float32 unasked.
+    double = dtype == "float64" and keras.config.backend() != "openvino"
+    return "float64" if double else "float32"
+
+
+def factored_norm(rows, p, axis):
+    """Returns `rows / scale`, and the norm of each row as `scale * root`.
+
+    `scale` is the largest magnitude in the row and `root` the norm of the row
+    divided by it, which lies in [1, K]: no power overflows or underflows, for
+    rows as far out as 1e30 or 1e-30 in float32. A row of zeros has `scale` 1
+    and `root` 0.
+
+    `scale` stays within the numbers whose reciprocal is a normal number, too:
+    compilers turn the division into a multiplication by the reciprocal, and
+    flush that to zero otherwise. At the ends of the range this lets `root`
+    leave [1, K] by a factor of 4.
+    """
+    tiny = float(np.finfo(keras.backend.standardize_dtype(rows.dtype)).tiny)
+    magnitude = ops.abs(rows)
+    scale = nonzero(row_maximum(magnitude, axis))
+    scale = ops.clip(scale, constant(tiny, scale), constant(1 / tiny, scale))
+    scaled = rows / scale
+    if p == 2:
+        root = pth_root(ops.sum(scaled * scaled, axis, keepdims=True), 2)
+    else:
+        root = norm_of_magnitude(magnitude / scale, p, axis)
+    root = ops.where(ops.isfinite(root), root, constant(float("nan"), root))
+    return scaled, scale, root
+
+
+def norm_of_magnitude(magnitude, p, axis):
+    if p == 1:
+        return ops.sum(magnitude, axis, keepdims=True)
+    peak = row_maximum(magnitude, axis)
+    if p == float("inf"):
+        # Backends differ in whether a maximum notices NaN; a sum does.
+        noticed = ops.isnan(ops.sum(magnitude, axis, keepdims=True))
+        return ops.where(noticed, constant(float("nan"), peak), peak)
+    total = ops.sum(power(magnitude / nonzero(peak), p), axis, keepdims=True)
+    return peak * pth_root(total, p)
+
+
+def row_maximum(magnitude, axis):
+    """Maximum of each row of magnitudes, also of a batch without rows.
+
+    On torch, torch.compile cannot trace Keras's `max` inside a custom
+    gradient; elsewhere, Keras's `amax` raises where a batch is empty.
+    """
+    if keras.config.backend() == "torch":
+        return ops.amax(magnitude, axis, keepdims=True)
+    return ops.max(magnitude, axis, keepdims=True, initial=0.0)
+
+
+def pth_root(total, p):
+    """The p-th root, with a finite derivative (zero) where the total is zero.
+
+    The derivative reaches the user in derivatives of second order only.
+    """
+    safe = nonzero(total)
+    root = ops.sqrt(safe) if p == 2 else power(safe, 1 / p)
+    return ops.where(total == 0, total, root)
+
+
+def power(base, exponent):
+    return ops.power(base, constant(exponent, base))
+
+
+def nonzero(x):
+    """Replaces zero by one, so that `0 / x` is 0 where it would be NaN."""
+    return ops.where(x == 0, constant(1.0, x), x)
+
+
+def constant(value, like):
+    """A number as a tensor of the dtype of `like`.
+
+    Given a Python number and a float64 tensor, several of Keras's functions
+    compute in float32.
+    """
+    return ops.convert_to_tensor(value, dtype=like.dtype)
