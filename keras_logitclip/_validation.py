@@ -64,6 +64,33 @@ def resolve_class_axis(axis: int, shape) -> int:
     return resolved
 
 
+def holds_class_ids(y_true, logits, axis: int) -> bool:
+    """Whether the labels are class ids, not one value per class."""
+    if len(y_true.shape) < len(logits.shape):
+        return True
+    return y_true.shape[axis] == 1 and logits.shape[axis] != 1
+
+
+def check_labels(y_true, logits, axis: int) -> None:
+    """Raises if the labels have neither shape that fits logits."""
+    expected = list(logits.shape)
+    if len(y_true.shape) < len(expected):
+        del expected[axis]
+    elif holds_class_ids(y_true, logits, axis):
+        expected[axis] = 1
+    fits = len(y_true.shape) == len(expected) and all(
+        size is None or limit is None or size == limit
+        for size, limit in zip(y_true.shape, expected, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            "Expected labels of the shape of the logits, or of that shape without "
+            f"axis {axis} or with size 1 there for class ids. "
+            f"Received: y_true.shape={tuple(y_true.shape)}, "
+            f"logits.shape={tuple(logits.shape)}"
+        )
+
+
 def refuse_probabilities(logits, owner: str) -> None:
     """Raises if Keras recorded that this tensor came out of an activation.
 

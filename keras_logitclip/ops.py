@@ -1,12 +1,16 @@
 """Norm and clipping of logits, as pure functions of backend tensors."""
 
 import keras
+from keras import ops
 
+from keras_logitclip import _kernels
 from keras_logitclip._kernels import clip
 from keras_logitclip._kernels.numerics import compute_dtype_of
 from keras_logitclip._validation import check_axis
+from keras_logitclip._validation import check_labels
 from keras_logitclip._validation import check_p
 from keras_logitclip._validation import check_tau
+from keras_logitclip._validation import holds_class_ids
 from keras_logitclip._validation import resolve_axis
 
 
@@ -97,7 +101,66 @@ def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
     arguments = {"tau": check_tau(tau), "p": check_p(p), "axis": check_axis(axis)}
     if isinstance(logits, keras.KerasTensor):
         return _LogitClipOperation(**arguments)(logits)
-    return clip.logit_clip(logits, **arguments)
+    return _kernels.logit_clip(logits, **arguments)
+
+
+def clipped_softmax_cross_entropy(
+    y_true, logits, tau: float, p: float = 2, axis: int = -1
+):
+    """Computes the softmax cross-entropy of clipped logits, of each sample.
+
+    The same as `logit_clip` followed by the cross-entropy from logits, in one
+    function: for `p=2`, which is the fast path, it takes about the time of the
+    cross-entropy alone, and no tensor of clipped logits is made. Half precision
+    is computed in float32.
+
+    `LogitClipLoss` uses this function where it can. Call it where no loss
+    object fits, as in a training loop of your own.
+
+    Formula:
+
+    ```python
+    clipped = logits * minimum(1, tau / norm(logits, p, axis))
+    loss = -sum(y_true * log_softmax(clipped, axis), axis)
+    ```
+
+    Args:
+        y_true: Labels: class ids in [0, classes), of the shape of `logits`
+            without `axis` or with size 1 there, or one weight per class, of the
+            shape of `logits` (one-hot or soft labels). Where `logits` have a
+            single class, size 1 means weights.
+        logits: Floating-point tensor of any rank.
+        tau: Threshold of the norm, a number greater than zero;
+            `float("inf")` for the plain cross-entropy.
+        p: Order of the norm, a number of at least 1; `float("inf")` is the
+            maximum norm. Defaults to `2`.
+        axis: Integer, the class axis. Defaults to `-1`.
+
+    Returns:
+        The losses: the shape of `logits` without `axis`, float64 for float64
+        logits and float32 for all others. The loss of a class id that is not a
+        whole number in [0, classes) is NaN, and so is its gradient.
+
+    Raises:
+        ValueError: If `tau`, `p` or `axis` is out of range, if the shapes do
+            not match, or if `logits` are integers.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_logitclip import ops
+    >>> logits = keras.ops.array([[30.0, 40.0], [0.0, 0.0]])
+    >>> losses = ops.clipped_softmax_cross_entropy([1, 0], logits, tau=5.0)
+    >>> print(keras.ops.convert_to_numpy(losses))
+    [0.31326166 0.6931472 ]
+
+    References:
+        - [Wei et al., 2023](https://arxiv.org/abs/2212.04055)
+    """
+    arguments = {"tau": check_tau(tau), "p": check_p(p), "axis": check_axis(axis)}
+    if any(isinstance(x, keras.KerasTensor) for x in (y_true, logits)):
+        return _ClippedSoftmaxCrossEntropyOperation(**arguments)(y_true, logits)
+    return _clipped_softmax_cross_entropy(y_true, logits, **arguments)
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
@@ -139,7 +202,7 @@ class _LogitClipOperation(keras.Operation):
         self.axis = axis
 
     def call(self, logits):
-        return clip.logit_clip(logits, self.tau, self.p, self.axis)
+        return _kernels.logit_clip(logits, self.tau, self.p, self.axis)
 
     def compute_output_spec(self, logits):
         compute_dtype_of(logits)
@@ -148,3 +211,71 @@ class _LogitClipOperation(keras.Operation):
 
     def get_config(self):
         return {"name": self.name, "tau": self.tau, "p": self.p, "axis": self.axis}
+
+
+@keras.saving.register_keras_serializable(package="keras_logitclip")
+class _ClippedSoftmaxCrossEntropyOperation(keras.Operation):
+    """`clipped_softmax_cross_entropy`, also as a node of a functional model."""
+
+    def __init__(self, tau, p, axis, name=None):
+        super().__init__(name=name)
+        self.tau = tau
+        self.p = p
+        self.axis = axis
+
+    def call(self, y_true, logits):
+        return _clipped_softmax_cross_entropy(
+            y_true, logits, self.tau, self.p, self.axis
+        )
+
+    def compute_output_spec(self, y_true, logits):
+        axis = resolve_axis(self.axis, len(logits.shape))
+        check_labels(y_true, logits, axis)
+        shape = _without_axis(logits.shape, axis)
+        return keras.KerasTensor(shape, dtype=compute_dtype_of(logits))
+
+    def get_config(self):
+        return {"name": self.name, "tau": self.tau, "p": self.p, "axis": self.axis}
+
+
+def _clipped_softmax_cross_entropy(y_true, logits, tau, p, axis):
+    y_true, logits = ops.convert_to_tensor(y_true), ops.convert_to_tensor(logits)
+    axis = resolve_axis(axis, len(logits.shape))
+    check_labels(y_true, logits, axis)
+    dtype = compute_dtype_of(logits)
+    rows = _rows(logits, axis)
+    if holds_class_ids(y_true, logits, axis):
+        labels = _class_ids(y_true, ops.shape(rows)[-1])
+    else:
+        labels = ops.cast(_rows(y_true, axis), dtype)
+    losses = _kernels.clipped_cross_entropy(labels, rows, tau, p)
+    if len(logits.shape) == 2:
+        return losses
+    return ops.reshape(losses, _without_axis(ops.shape(logits), axis))
+
+
+def _rows(x, axis):
+    """Returns a matrix whose rows lie along `axis` of `x`."""
+    if axis != len(x.shape) - 1:
+        x = ops.moveaxis(x, axis, -1)
+    return x if len(x.shape) == 2 else ops.reshape(x, (-1, ops.shape(x)[-1]))
+
+
+def _without_axis(shape, axis):
+    return tuple(size for i, size in enumerate(shape) if i != axis)
+
+
+def _class_ids(y_true, classes):
+    """Returns flat class ids as int32, and -1 for what is no class.
+
+    What the backends do with such an id differs: to raise, to return zero, or to
+    ignore the sample.
+    """
+    given = y_true if len(y_true.shape) == 1 else ops.reshape(y_true, (-1,))
+    # The small integer types cannot be compared with a large number of classes.
+    dtype = keras.backend.standardize_dtype(given.dtype)
+    ids = ops.cast(given, "int64" if dtype in ("int64", "uint64") else "int32")
+    valid = (ids >= 0) & (ids < classes)
+    if "float" in dtype:
+        valid = valid & (ops.cast(ids, dtype) == given)
+    return ops.cast(ops.where(valid, ids, -ops.ones_like(ids)), "int32")

@@ -1,0 +1,97 @@
+"""Passes over the logits, in the form that is cheapest on each backend."""
+
+import functools
+import math
+import operator
+
+import keras
+from keras import ops
+
+# The shortest row that is worth slicing.
+MIN_SLICED = 64
+_SLICES = 8
+
+
+def slices_of_row(classes: int) -> list[slice]:
+    """Returns slices of equal length, and the rest of the row as the last one.
+
+    Compilers add up the slices in the pass that computes their elements. The
+    sums that are left are shorter, and so more precise: compilers add one
+    number after the other.
+    """
+    width = classes // _SLICES
+    starts = range(0, _SLICES * width, width)
+    equal = [slice(start, start + width) for start in starts]
+    return [*equal, slice(_SLICES * width, None)]
+
+
+def fused_by_compiler() -> bool:
+    """Whether products of logits are free where they feed other operations."""
+    return keras.config.backend() == "jax" or _compiled_by_tensorflow_xla()
+
+
+def double_precision_is_free() -> bool:
+    """Whether sums of squares in float64 cost no more than others.
+
+    TensorFlow's XLA computes both branches of a conditional, so that to look for
+    overflow and to sum again would take a pass more.
+    """
+    return _compiled_by_tensorflow_xla()
+
+
+def row_sum(x):
+    """Returns the sum of each row, of shape `(N, 1)`."""
+    return _sum_of_each_row(lambda part: x[:, part], x.shape[-1])
+
+
+def row_dot(a, b):
+    """Returns the dot product of each row of `a` with that of `b`, `(N, 1)`."""
+    return _sum_of_each_row(lambda part: a[:, part] * b[:, part], a.shape[-1])
+
+
+def rescale(logits, unit, *factors):
+    """Returns the product of the logits, a scalar tensor, and factors of the rows.
+
+    The unit is nearly always 1: then the logits are multiplied once, by all
+    factors. Otherwise one after the other, for their product may be too small.
+    """
+    if fused_by_compiler():
+        return functools.reduce(operator.mul, factors, logits * unit)
+
+    def product_in_one_pass():
+        return logits * math.prod(factors) if factors else logits
+
+    def product_in_order():
+        # TensorFlow rearranges products, to multiply the small tensors first.
+        divisors = [1 / factor for factor in (unit, *factors)]
+        return functools.reduce(operator.truediv, divisors, logits)
+
+    return ops.cond(unit == 1, product_in_one_pass, product_in_order)
+
+
+def _sum_of_each_row(terms, classes):
+    """Sums `terms(slice)` over all classes.
+
+    For CPUs, TensorFlow's XLA writes the terms to memory before it sums them;
+    slices of them that are added up first it does not write.
+    """
+    if not (_compiled_by_tensorflow_xla() and classes and classes >= MIN_SLICED):
+        return ops.sum(terms(slice(None)), -1, keepdims=True)
+    *equal, rest = slices_of_row(classes)
+    total = ops.sum(sum(map(terms, equal)), -1, keepdims=True)
+    return total + ops.sum(terms(rest), -1, keepdims=True)
+
+
+def _compiled_by_tensorflow_xla() -> bool:
+    """Whether TensorFlow is tracing a function for its XLA compiler.
+
+    A function that was traced before it got inside a compiled one is not
+    recognized: it runs correctly, and slower.
+    """
+    if keras.config.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    graph = tf.compat.v1.get_default_graph()
+    return control_flow_util.GraphOrParentsInXlaContext(graph)
