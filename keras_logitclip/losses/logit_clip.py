@@ -8,9 +8,12 @@ from keras_logitclip import ops
 from keras_logitclip._validation import check_axis
 from keras_logitclip._validation import check_p
 from keras_logitclip._validation import check_tau
+from keras_logitclip._validation import holds_class_ids
 from keras_logitclip._validation import refuse_probabilities
 from keras_logitclip._validation import resolve_axis
 from keras_logitclip._validation import resolve_class_axis
+from keras_logitclip.losses._fused import can_fuse
+from keras_logitclip.losses._fused import fused_cross_entropy
 from keras_logitclip.losses._inner import call_inner_loss
 from keras_logitclip.losses._inner import check_reloadable
 from keras_logitclip.losses._inner import standardize_inner_loss
@@ -111,6 +114,10 @@ class LogitClipLoss(keras.losses.Loss):
         refuse_probabilities(y_pred, owner="LogitClipLoss")
         self._check_inner_axis(axis, len(y_pred.shape))
         self._check_class_ids(y_true, y_pred, axis)
+        if can_fuse(self.loss, y_true, y_pred, axis):
+            return fused_cross_entropy(
+                self.loss, y_true, y_pred, self.tau, self.p, axis
+            )
         outputs = ops.logit_clip(y_pred, self.tau, self.p, axis)
         if self.activation == "softmax":
             outputs = keras.ops.softmax(outputs, axis)
@@ -172,7 +179,7 @@ class LogitClipLoss(keras.losses.Loss):
     def _check_class_ids(self, y_true, y_pred, axis):
         limit = _MAX_CLASSES.get(self.dtype)
         classes = y_pred.shape[axis]
-        if limit and classes > limit and _are_class_ids(y_true, y_pred, axis):
+        if limit and classes > limit and holds_class_ids(y_true, y_pred, axis):
             raise ValueError(
                 f"Class ids of more than {limit} classes cannot be represented "
                 f"in {self.dtype}, and Keras casts labels to the dtype of the "
@@ -190,17 +197,10 @@ def _check_activation_name(activation):
     return activation
 
 
-def _are_class_ids(y_true, y_pred, axis) -> bool:
-    """Whether the labels are class ids, not one value per class."""
-    if len(y_true.shape) < len(y_pred.shape):
-        return True
-    return y_true.shape[axis] == 1 and y_pred.shape[axis] != 1
-
-
 def _check_per_sample(losses, y_true, y_pred, axis):
     """Refuses what a loss that broadcasts class ids against samples returns."""
     too_large = len(losses.shape) >= len(y_pred.shape)
-    if too_large and _are_class_ids(y_true, y_pred, axis):
+    if too_large and holds_class_ids(y_true, y_pred, axis):
         raise ValueError(
             "Expected the wrapped loss to return one value per sample. "
             f"Received: values of shape {tuple(losses.shape)} for labels of shape "
