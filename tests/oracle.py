@@ -54,6 +54,16 @@ def cross_entropy_gradient(labels, z):
     return np.exp(log_softmax(z)) - np.eye(z.shape[-1])[labels]
 
 
+def weighted_cross_entropy(weights, z):
+    """Of one weight per class, on the last axis."""
+    return -(np.asarray(weights, "float64") * log_softmax(z)).sum(-1)
+
+
+def weighted_cross_entropy_gradient(weights, z):
+    weights = np.asarray(weights, "float64")
+    return np.exp(log_softmax(z)) * weights.sum(-1, keepdims=True) - weights
+
+
 def assert_rows_close(actual, expected, rtol, axis=-1):
     """Compares with a tolerance relative to the largest entry of each row."""
     actual, expected = np.asarray(actual, "float64"), np.asarray(expected, "float64")
