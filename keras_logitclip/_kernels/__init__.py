@@ -4,6 +4,7 @@ import keras
 
 from keras_logitclip._kernels import clip
 from keras_logitclip._kernels import cross_entropy
+from keras_logitclip._kernels import multiplier
 from keras_logitclip._kernels.numerics import compute_dtype_of
 from keras_logitclip._validation import resolve_axis
 
@@ -17,6 +18,8 @@ def logit_clip(logits, tau: float, p: float, axis: int):
         from keras_logitclip._kernels import torch as torch_kernels
 
         return torch_kernels.logit_clip(logits, tau)
+    if last and _has_graph_form(tau, p):
+        return clip.clip_rows(logits, tau)
     return clip.logit_clip(logits, tau, p, axis)
 
 
@@ -35,14 +38,17 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float):
         from keras_logitclip._kernels import torch as torch_kernels
 
         return torch_kernels.clipped_cross_entropy(labels, logits, tau)
-    backend = keras.config.backend()
-    if backend in ("tensorflow", "jax") and _has_fast_form(tau, p):
+    if _has_graph_form(tau, p):
         return cross_entropy.clipped_cross_entropy(labels, logits, tau)
     return cross_entropy.clip_then_cross_entropy(labels, logits, tau, p)
 
 
 def _has_fast_form(tau, p):
-    return p == 2 and cross_entropy.MIN_TAU <= tau <= cross_entropy.MAX_TAU
+    return p == 2 and multiplier.MIN_TAU <= tau <= multiplier.MAX_TAU
+
+
+def _has_graph_form(tau, p):
+    return keras.config.backend() in ("tensorflow", "jax") and _has_fast_form(tau, p)
 
 
 def _has_torch_form(logits, tau, p):

@@ -3,6 +3,9 @@
 import keras
 from keras import ops
 
+from keras_logitclip._kernels import reductions
+from keras_logitclip._kernels.multiplier import is_clipped
+from keras_logitclip._kernels.multiplier import row_multiplier
 from keras_logitclip._kernels.numerics import compute_dtype_of
 from keras_logitclip._kernels.numerics import factored_norm
 from keras_logitclip._kernels.numerics import nonzero
@@ -60,6 +63,37 @@ def logit_clip(logits, tau, p, axis):
         return ops.cast(gradient, logits.dtype)
 
     return differentiate_with_vjp(value, vjp, logits)
+
+
+def clip_rows(logits, tau):
+    """Clips the norm of order 2 along the last axis: the same, and faster.
+
+    For a `tau` in the range of `multiplier`, and not on torch: the gradient takes
+    over what the value has computed.
+    """
+    logits = ops.convert_to_tensor(logits)
+    compute_dtype = compute_dtype_of(logits)
+
+    @ops.custom_gradient
+    def differentiable(logits):
+        rows = ops.cast(logits, compute_dtype)
+        unit, multiplier = row_multiplier(rows, tau)
+        clipped = is_clipped(unit, multiplier)
+        value = reductions.rescale(rows, unit, multiplier)
+        # NaN is not less than 1, either.
+        keep = ops.logical_not(ops.logical_or(clipped, ops.isnan(multiplier)))
+        value = ops.where(keep, rows, value)
+
+        def gradient(upstream):
+            upstream = ops.cast(upstream, compute_dtype)
+            along = reductions.row_dot(upstream, value) / tau**2
+            along = ops.where(keep, ops.zeros_like(along), along)
+            gradient = (upstream - value * along) * (multiplier * unit)
+            return ops.cast(gradient, logits.dtype)
+
+        return ops.cast(value, logits.dtype), gradient
+
+    return differentiable(logits)
 
 
 def norm_gradient(scaled, root, p, axis):

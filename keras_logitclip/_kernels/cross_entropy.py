@@ -15,27 +15,19 @@ the logits and a few numbers per row.
 import math
 from collections import namedtuple
 
-import keras
 from keras import ops
 
 from keras_logitclip._kernels import reductions
 from keras_logitclip._kernels.clip import logit_clip
+from keras_logitclip._kernels.multiplier import is_clipped
+from keras_logitclip._kernels.multiplier import range_of
+from keras_logitclip._kernels.multiplier import row_multiplier
 from keras_logitclip._kernels.numerics import compute_dtype_of
 from keras_logitclip._kernels.numerics import constant
 from keras_logitclip._kernels.numerics import nonzero
-from keras_logitclip._kernels.numerics import pth_root
-
-# Thresholds whose squares and quotients stay far from the ends of float32.
-MIN_TAU, MAX_TAU = 1e-4, 1e6
 
 # The largest sum of exponentials, as an exponent.
 MAX_EXPONENT = 40.0
-
-# Norms up to `max_norm` are safe to square and to multiply by exp(MAX_EXPONENT);
-# every number of the dtype is after multiplication by `shrink`. That is a power
-# of two and exact; what vanishes is nothing to a row that `MIN_TAU` clips.
-Range = namedtuple("Range", "max_norm shrink")
-RANGES = {"float32": Range(1e18, 2.0**-80), "float64": Range(1e100, 2.0**-600)}
 
 # What the gradient needs beside the logits. `unit` is 1 or `shrink`, and
 # `multiplier` is s / unit: s alone may be too small for the dtype. Of each row,
@@ -50,7 +42,7 @@ Residuals = namedtuple(
 
 
 def clipped_cross_entropy(labels, logits, tau: float):
-    """Computes the loss of each row for `tau` in [`MIN_TAU`, `MAX_TAU`]."""
+    """Computes the loss of each row, for a `tau` in the range of `multiplier`."""
     compute_dtype = compute_dtype_of(logits)
 
     # The labels are an argument, too: JAX traces them into loops only then.
@@ -97,7 +89,7 @@ def needs_maximum(tau: float, classes: int | None) -> bool:
 
 
 def _forward(labels, logits, tau):
-    unit, multiplier, clipped = _row_multiplier(logits, tau)
+    unit, multiplier = row_multiplier(logits, tau)
     rescaled = reductions.rescale(logits, unit)
     exponents = rescaled * multiplier
     shift = None
@@ -109,7 +101,8 @@ def _forward(labels, logits, tau):
     mean = _mean_exponent(logits, unit, multiplier, exponentials, total)
     weight, target = _weigh(labels, rescaled)
     target = multiplier * target
-    projection = ops.where(clipped, (weight * mean - target) / tau**2, 0.0)
+    projection = (weight * mean - target) / tau**2
+    projection = ops.where(is_clipped(unit, multiplier), projection, 0.0)
     if reductions.fused_by_compiler():
         exponentials = None
     residuals = Residuals(
@@ -117,42 +110,6 @@ def _forward(labels, logits, tau):
     )
     losses = _weighted_negative_log(residuals, tau)
     return ops.squeeze(losses, -1), residuals
-
-
-def _row_multiplier(logits, tau):
-    """Returns the unit, s / unit of each row, and which rows are clipped."""
-    norm, unit = _norm_in_unit(logits)
-    clipped = norm > tau * unit
-    multiplier = ops.where(clipped, tau / ops.where(clipped, norm, 1.0), 1 / unit)
-    return unit, multiplier, clipped
-
-
-def _norm_in_unit(logits):
-    """Returns the norm of each row, multiplied by `unit`, and the unit."""
-    max_norm, shrink = range_of(logits)
-    if reductions.double_precision_is_free() and logits.dtype != "float64":
-        wide = ops.cast(logits, "float64")
-        norm = pth_root(reductions.row_dot(wide, wide), 2)
-        unit = _select_unit(ops.all(norm < max_norm), logits)
-        return ops.cast(norm * ops.cast(unit, "float64"), logits.dtype), unit
-
-    square = reductions.row_dot(logits, logits)
-    safe = square < max_norm**2  # False for NaN.
-    all_safe = ops.all(safe)
-
-    def shrunk_norm():
-        small = logits * shrink
-        norm = pth_root(reductions.row_dot(small, small), 2)
-        return ops.where(safe, pth_root(square, 2) * shrink, norm)
-
-    norm = ops.cond(all_safe, lambda: pth_root(square, 2), shrunk_norm)
-    return norm, _select_unit(all_safe, logits)
-
-
-def _select_unit(all_safe, logits):
-    # Not a Python number: XLA would multiply it into the other factors.
-    shrink = range_of(logits).shrink
-    return ops.where(all_safe, constant(1.0, logits), constant(shrink, logits))
 
 
 def _mean_exponent(logits, unit, multiplier, exponentials, total):
@@ -168,10 +125,6 @@ def _mean_exponent(logits, unit, multiplier, exponentials, total):
         return multiplier * reductions.row_dot(exponentials, logits * shrink) / total
     rescaled = reductions.rescale(logits, unit)
     return multiplier * reductions.row_dot(exponentials, rescaled) / total
-
-
-def range_of(logits) -> Range:
-    return RANGES[keras.backend.standardize_dtype(logits.dtype)]
 
 
 def _weigh(labels, rescaled):

@@ -40,13 +40,13 @@ def double_precision_is_free() -> bool:
 
 
 def row_sum(x):
-    """Returns the sum of each row, of shape `(N, 1)`."""
-    return _sum_of_each_row(lambda part: x[:, part], x.shape[-1])
+    """Returns the sum of each row, with size 1 for the last axis."""
+    return _sum_of_each_row(lambda part: x[..., part], x.shape[-1])
 
 
 def row_dot(a, b):
-    """Returns the dot product of each row of `a` with that of `b`, `(N, 1)`."""
-    return _sum_of_each_row(lambda part: a[:, part] * b[:, part], a.shape[-1])
+    """Returns the dot product of each row of `a` with that of `b`, likewise."""
+    return _sum_of_each_row(lambda part: a[..., part] * b[..., part], a.shape[-1])
 
 
 def rescale(logits, unit, *factors):

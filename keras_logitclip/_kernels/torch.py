@@ -16,7 +16,7 @@ from keras_logitclip._kernels import clip
 from keras_logitclip._kernels.cross_entropy import are_class_ids
 from keras_logitclip._kernels.cross_entropy import clip_then_cross_entropy
 from keras_logitclip._kernels.cross_entropy import needs_maximum
-from keras_logitclip._kernels.cross_entropy import range_of
+from keras_logitclip._kernels.multiplier import range_of
 from keras_logitclip._kernels.reductions import MIN_SLICED
 from keras_logitclip._kernels.reductions import slices_of_row
 
@@ -38,8 +38,6 @@ Residuals = namedtuple("Residuals", "multiplier shift total weight target projec
 
 def logit_clip(logits, tau: float):
     """Clips the norm of order 2 along the last axis."""
-    if torch.compiler.is_compiling():
-        return clip.logit_clip(logits, tau, p=2, axis=-1)
     return _LogitClip.apply(logits, tau)
 
 
@@ -54,6 +52,11 @@ class _LogitClip(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, tau):
         ctx.tau = tau
+        if torch.compiler.is_compiling():
+            rows, multiplier = _compiled_multiplier(logits, tau)
+            ctx.save_for_backward(logits, multiplier)
+            unclipped = multiplier * range_of(rows).shrink == 1
+            return torch.where(unclipped, logits, (rows * multiplier).to(logits.dtype))
         multipliers = []
         clipped = _contiguous_like(logits)
         for rows, out in _chunks(_matrix(logits), _matrix(clipped)):
@@ -70,6 +73,8 @@ class _LogitClip(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         logits, *multiplier = ctx.saved_tensors
+        if torch.compiler.is_compiling():
+            return _compiled_clip_vjp(logits, multiplier[0], ctx.tau, upstream), None
         if torch.is_grad_enabled() or not multiplier:
             generic = partial(clip.logit_clip, tau=ctx.tau, p=2, axis=-1)
             return _generic_vjp(ctx, generic, [logits], upstream)[0], None
@@ -87,6 +92,17 @@ def _clip_vjp(logits, multiplier, tau, upstream):
         result = torch.mul(pull, factor, out=_buffer(out, pull))
         _store(result.addcmul_(rows, -factor * along), out)
     return gradient
+
+
+def _compiled_clip_vjp(logits, multiplier, tau, upstream):
+    rows = _in_compute_dtype(logits)
+    shrink = range_of(rows).shrink
+    factor = multiplier * shrink
+    clipped, pull = rows * shrink * multiplier, _in_compute_dtype(upstream)
+    along = _row_sum(pull * clipped) / tau**2
+    # Also where the factor is NaN.
+    along = torch.where(factor == 1, 0.0, along)
+    return ((pull - clipped * along) * factor).to(logits.dtype)
 
 
 class _ClippedCrossEntropy(torch.autograd.Function):
@@ -154,23 +170,30 @@ def _residuals_by_chunks(labels, logits, tau):
         norm = _norm(rows)
         if not _is_in_range(norm, rows):
             return None
-        chunks.append(_residuals(chunk_labels, rows, norm, tau, unit=1.0))
+        multiplier = _row_multiplier(norm, tau, unit=1.0).to(rows.dtype)
+        chunks.append(_residuals(chunk_labels, rows, multiplier, tau, unit=1.0))
     rows_of = zip(*chunks, strict=True)
     return Residuals(*(None if x[0] is None else torch.cat(x) for x in rows_of))
 
 
 def _compiled_residuals(labels, logits, tau):
+    rows, multiplier = _compiled_multiplier(logits, tau)
+    return _residuals(labels, rows, multiplier, tau, range_of(rows).shrink)
+
+
+def _compiled_multiplier(logits, tau):
+    """Returns the rows multiplied by `shrink`, and s / shrink of each."""
     rows = _in_compute_dtype(logits)
     max_norm, shrink = range_of(rows)
     square = _row_sum(rows * rows)
     rows = rows * shrink
     shrunk_norm = _row_sum(rows * rows).sqrt()
     norm = torch.where(square < max_norm**2, square.sqrt() * shrink, shrunk_norm)
-    return _residuals(labels, rows, norm, tau, unit=shrink)
+    norm = torch.where(norm.isfinite(), norm, float("nan"))
+    return rows, _row_multiplier(norm, tau, shrink)
 
 
-def _residuals(labels, rows, norm, tau, unit):
-    multiplier = _row_multiplier(norm, tau, unit).to(rows.dtype)
+def _residuals(labels, rows, multiplier, tau, unit):
     exponents = rows * (multiplier * LOG2_E)
     shift = None
     if needs_maximum(tau, rows.shape[-1]):
@@ -186,7 +209,7 @@ def _residuals(labels, rows, norm, tau, unit):
         target = _row_sum(labels * rows)
         weight = _row_sum(labels)
     along = weight * mean - target * multiplier
-    projection = torch.where(norm > tau * unit, along / tau**2, 0.0)
+    projection = torch.where(multiplier * unit < 1, along / tau**2, 0.0)
     target = target * (multiplier * LOG2_E)
     return Residuals(multiplier, shift, total, weight, target, projection)
 
@@ -292,7 +315,7 @@ def _is_in_range(norm, rows) -> bool:
 
 
 def _row_multiplier(norm, tau, unit):
-    return torch.where(norm > tau * unit, tau / norm, 1 / unit)
+    return torch.where(norm <= tau * unit, 1 / unit, tau / norm)  # NaN for NaN.
 
 
 def _norm(rows):
@@ -304,8 +327,8 @@ def _row_sum(x):
     if not torch.compiler.is_compiling() or x.shape[-1] < MIN_SLICED:
         return x.sum(-1, keepdim=True)  # Precise in eager mode.
     *equal, rest = slices_of_row(x.shape[-1])
-    total = sum(x[:, part] for part in equal).sum(-1, keepdim=True)
-    return total + x[:, rest].sum(-1, keepdim=True)
+    total = sum(x[..., part] for part in equal).sum(-1, keepdim=True)
+    return total + x[..., rest].sum(-1, keepdim=True)
 
 
 def _in_compute_dtype(logits):
