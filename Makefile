@@ -1,5 +1,6 @@
 # make test    the test suite, on every backend (BACKEND=jax: on that one)
 # make demo    the quickstart (BACKEND=jax or torch instead of tensorflow)
+# make bench   speed and memory against plain cross-entropy (about half an hour)
 # make lint    style checks; make format repairs what it can
 # make build   the wheel, installed and imported from another folder
 # make clean   removes what these create
@@ -17,7 +18,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 test: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help test demo lint format build clean
+.PHONY: help test demo bench lint format build clean
 help:
 	@grep '^# make' Makefile | cut -c3-
 
@@ -39,6 +40,11 @@ KERAS_BACKEND=$(1) $(PYTEST) --ignore=tests/across $(if $(filter $(1),$(INFERENC
 
 endef
 
+define one_benchmark
+KERAS_BACKEND=$(1) $(VENV)/bin/python -m benchmarks.clipped_cross_entropy
+
+endef
+
 test: $(VENV)/installed
 ifdef BACKEND
 	$(call one_backend,$(BACKEND))
@@ -49,6 +55,9 @@ endif
 
 demo: $(DEMO_VENV)/installed
 	KERAS_BACKEND=$(DEMO_BACKEND) $(DEMO_VENV)/bin/python examples/quickstart.py
+
+bench: $(VENV)/installed
+	$(foreach backend,$(or $(BACKEND),$(BACKENDS)),$(call one_benchmark,$(backend)))
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,87 @@
+"""Compares the cross-entropy of clipped logits with that of the raw ones.
+
+    KERAS_BACKEND=torch python -m benchmarks.clipped_cross_entropy
+
+The candidates:
+
+- `keras`: Keras's cross-entropy of the raw logits, to which the others are compared
+- `native`: the same loss as the backend's own library offers it
+- `fused`: `ops.clipped_softmax_cross_entropy`
+- `clip`: `ops.logit_clip`, then Keras's cross-entropy
+- `formula`: the definition of clipping in `keras.ops`, then Keras's cross-entropy
+"""
+
+from benchmarks import harness
+
+TAU = 1.0
+SHAPES = ((128, 10), (1024, 100), (2048, 1000), (512, 32000), (256, 128000))
+
+
+def make_candidate(name):
+    # Not at the top of the file: `--report` works without a backend.
+    import keras
+    from keras import ops
+
+    from keras_logitclip.ops import clipped_softmax_cross_entropy
+    from keras_logitclip.ops import logit_clip
+
+    def cross_entropy(labels, logits):
+        return keras.losses.sparse_categorical_crossentropy(
+            labels, logits, from_logits=True
+        )
+
+    def fused(labels, logits):
+        return clipped_softmax_cross_entropy(labels, logits, tau=TAU)
+
+    def clip(labels, logits):
+        return cross_entropy(labels, logit_clip(logits, TAU))
+
+    def formula(labels, logits):
+        norm = ops.norm(logits, axis=-1, keepdims=True)
+        return cross_entropy(labels, logits * ops.minimum(1, TAU / norm))
+
+    return {
+        "keras": cross_entropy,
+        "native": NATIVE[keras.config.backend()],
+        "fused": fused,
+        "clip": clip,
+        "formula": formula,
+    }[name]
+
+
+def torch_cross_entropy(labels, logits):
+    import torch
+
+    return torch.nn.functional.cross_entropy(logits, labels.long(), reduction="none")
+
+
+def tensorflow_cross_entropy(labels, logits):
+    import tensorflow as tf
+
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+
+def jax_cross_entropy(labels, logits):
+    import jax
+
+    logit_of_label = jax.numpy.take_along_axis(logits, labels[:, None], -1)[:, 0]
+    return jax.nn.logsumexp(logits, -1) - logit_of_label
+
+
+NATIVE = {
+    "torch": torch_cross_entropy,
+    "tensorflow": tensorflow_cross_entropy,
+    "jax": jax_cross_entropy,
+}
+
+
+if __name__ == "__main__":
+    harness.main(
+        harness.Benchmark(
+            "clipped_cross_entropy",
+            __doc__.splitlines()[0],
+            ("keras", "native", "fused", "clip", "formula"),
+            make_candidate,
+            SHAPES,
+        )
+    )
