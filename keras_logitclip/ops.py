@@ -91,9 +91,8 @@ def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
 
     >>> from keras_logitclip import ops
     >>> clipped = ops.logit_clip([[30.0, 40.0], [0.3, 0.4]], tau=5.0)
-    >>> print(keras.ops.convert_to_numpy(clipped))
-    [[3.  4. ]
-     [0.3 0.4]]
+    >>> print([[round(float(logit), 4) for logit in row] for row in clipped])
+    [[3.0, 4.0], [0.3, 0.4]]
 
     References:
         - [Wei et al., 2023](https://arxiv.org/abs/2212.04055)
@@ -151,8 +150,8 @@ def clipped_softmax_cross_entropy(
     >>> from keras_logitclip import ops
     >>> logits = keras.ops.array([[30.0, 40.0], [0.0, 0.0]])
     >>> losses = ops.clipped_softmax_cross_entropy([1, 0], logits, tau=5.0)
-    >>> print(keras.ops.convert_to_numpy(losses))
-    [0.31326166 0.6931472 ]
+    >>> print([round(float(loss), 4) for loss in losses])
+    [0.3133, 0.6931]
 
     References:
         - [Wei et al., 2023](https://arxiv.org/abs/2212.04055)

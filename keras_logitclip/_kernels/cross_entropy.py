@@ -9,7 +9,8 @@ gradient for the weights y of the classes (one-hot for a class id) are
 
 Clipped logits lie in [-tau, tau], so the softmax needs no maximum of the row:
 the sum of squares takes the place of that pass. The gradient is rebuilt from
-the logits and a few numbers per row.
+the logits and a few numbers per row. This is the form for TensorFlow and JAX;
+`_kernels.torch` has another.
 """
 
 import math
@@ -34,8 +35,8 @@ MAX_EXPONENT = 40.0
 # `shift` is subtracted from the exponents s z (`None` for nothing), `total` is
 # the sum of their exponentials, `weight` that of the labels' weights, `target`
 # that of the weighted exponents, and `projection` is u . (s z) / tau^2 where the
-# row is clipped, and 0 elsewhere. The `exponentials` themselves are `None` where
-# the compiler computes them once anyway, or once more if it likes to.
+# row is clipped, and 0 elsewhere. The `exponentials` themselves are kept on
+# TensorFlow only, where no compiler decides whether to compute them again.
 Residuals = namedtuple(
     "Residuals", "unit multiplier shift total weight target projection exponentials"
 )
@@ -98,7 +99,7 @@ def _forward(labels, logits, tau):
         exponents = exponents - shift
     exponentials = ops.exp(exponents)
     total = reductions.row_sum(exponentials)
-    mean = _mean_exponent(logits, unit, multiplier, exponentials, total)
+    mean = multiplier * _dot_with_rescaled(exponentials, logits, rescaled, unit) / total
     weight, target = _weigh(labels, rescaled)
     target = multiplier * target
     projection = (weight * mean - target) / tau**2
@@ -112,19 +113,16 @@ def _forward(labels, logits, tau):
     return ops.squeeze(losses, -1), residuals
 
 
-def _mean_exponent(logits, unit, multiplier, exponentials, total):
-    """Returns the mean of s z under the softmax.
+def _dot_with_rescaled(exponentials, logits, rescaled, unit):
+    """Returns the dot product of each row of the exponentials and `rescaled`.
 
-    The sum needs a factor of the logits that keeps it finite. A constant is
-    free in a compiler's fused pass, and the multiples of `unit` themselves
-    would be written to memory for it; elsewhere they are there already.
+    Compilers would write `rescaled` to memory for it. Multiplied by a constant
+    instead, which keeps the sum finite, too, the logits are only read.
     """
-    if reductions.fused_by_compiler():
-        shrink = range_of(logits).shrink
-        multiplier = multiplier * (unit / shrink)
-        return multiplier * reductions.row_dot(exponentials, logits * shrink) / total
-    rescaled = reductions.rescale(logits, unit)
-    return multiplier * reductions.row_dot(exponentials, rescaled) / total
+    if not reductions.fused_by_compiler():
+        return reductions.row_dot(exponentials, rescaled)
+    shrink = range_of(logits).shrink
+    return reductions.row_dot(exponentials, logits * shrink) * (unit / shrink)
 
 
 def _weigh(labels, rescaled):
