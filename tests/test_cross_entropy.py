@@ -174,7 +174,7 @@ def test_every_mode_and_dtype(tau, run):
 @pytest.mark.gradients
 @pytest.mark.parametrize("magnitude", [1e30, 1e200, 1e300])
 def test_huge_float64_rows(magnitude, mode):
-    z, labels = logits(6, 10) * np.float64(magnitude), some_labels("sparse", (6,), 10)
+    z, labels = logits(6, 10).astype(float) * magnitude, some_labels("sparse", (6,), 10)
     with double_precision("float64"):
         given = to_tensor(labels.given, "int32")
     losses, gradient = value_and_vjp(fused(given, 1.0), z, np.ones(6), mode, "float64")
@@ -518,12 +518,15 @@ def test_nobody_can_tell_from_values(name, tau, monkeypatch):
 
 
 if BACKEND == "jax":
+    import jax
 
+    @pytest.mark.skipif(
+        tuple(map(int, jax.__version__.split(".")[:2])) < (0, 10),
+        reason="older compilers write more to memory",
+    )
     @pytest.mark.parametrize("kind", ["sparse", "soft"])
     @pytest.mark.parametrize("classes", [1000, 32_000])
     def test_compiled_loss_and_gradient_need_no_memory(classes, kind):
-        import jax
-
         z, labels = to_tensor(logits(64, classes)), some_labels(kind, (64,), classes)
 
         def loss_and_gradient(y_true, z):
@@ -537,8 +540,6 @@ if BACKEND == "jax":
         assert temporary <= 4 * 64 * (numbers_per_row + 8)
 
     def test_transformations():
-        import jax
-
         z, ids = to_tensor(logits(4, 10)), some_labels("sparse", (4,), 10).given
         whole = jax.grad(lambda z: fused(ids, 1.0)(z).sum())(z)
 
