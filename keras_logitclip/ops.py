@@ -190,15 +190,20 @@ class _LogitNormOperation(keras.Operation):
         }
 
 
-@keras.saving.register_keras_serializable(package="keras_logitclip")
-class _LogitClipOperation(keras.Operation):
-    """`logit_clip` as a node of a functional model."""
-
+class _ClippingOperation(keras.Operation):
     def __init__(self, tau, p, axis, name=None):
         super().__init__(name=name)
         self.tau = tau
         self.p = p
         self.axis = axis
+
+    def get_config(self):
+        return {"name": self.name, "tau": self.tau, "p": self.p, "axis": self.axis}
+
+
+@keras.saving.register_keras_serializable(package="keras_logitclip")
+class _LogitClipOperation(_ClippingOperation):
+    """`logit_clip` as a node of a functional model."""
 
     def call(self, logits):
         return _kernels.logit_clip(logits, self.tau, self.p, self.axis)
@@ -208,19 +213,10 @@ class _LogitClipOperation(keras.Operation):
         resolve_axis(self.axis, len(logits.shape))
         return keras.KerasTensor(logits.shape, dtype=logits.dtype)
 
-    def get_config(self):
-        return {"name": self.name, "tau": self.tau, "p": self.p, "axis": self.axis}
-
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
-class _ClippedSoftmaxCrossEntropyOperation(keras.Operation):
-    """`clipped_softmax_cross_entropy`, also as a node of a functional model."""
-
-    def __init__(self, tau, p, axis, name=None):
-        super().__init__(name=name)
-        self.tau = tau
-        self.p = p
-        self.axis = axis
+class _ClippedSoftmaxCrossEntropyOperation(_ClippingOperation):
+    """`clipped_softmax_cross_entropy` as a node of a functional model."""
 
     def call(self, y_true, logits):
         return _clipped_softmax_cross_entropy(
@@ -232,9 +228,6 @@ class _ClippedSoftmaxCrossEntropyOperation(keras.Operation):
         check_labels(y_true, logits, axis)
         shape = _without_axis(logits.shape, axis)
         return keras.KerasTensor(shape, dtype=compute_dtype_of(logits))
-
-    def get_config(self):
-        return {"name": self.name, "tau": self.tau, "p": self.p, "axis": self.axis}
 
 
 def _clipped_softmax_cross_entropy(y_true, logits, tau, p, axis):

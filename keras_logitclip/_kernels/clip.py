@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_logitclip._kernels import reductions
-from keras_logitclip._kernels.multiplier import is_clipped
+from keras_logitclip._kernels.multiplier import is_unclipped
 from keras_logitclip._kernels.multiplier import row_multiplier
 from keras_logitclip._kernels.numerics import compute_dtype_of
 from keras_logitclip._kernels.numerics import factored_norm
@@ -35,7 +35,6 @@ def logit_norm(logits, p, axis, keepdims):
 
 
 def logit_clip(logits, tau, p, axis):
-    logits = ops.convert_to_tensor(logits)
     axis = resolve_axis(axis, len(logits.shape))
     compute_dtype = compute_dtype_of(logits)
     if tau == float("inf"):
@@ -46,7 +45,7 @@ def logit_clip(logits, tau, p, axis):
         scaled, scale, root = factored_norm(rows, p, axis)
         clipped = scaled * (tau / nonzero(root))
         # Selected, not multiplied by 1: shorter rows come back bit for bit.
-        clipped = ops.where(is_unclipped(scale, root, tau), rows, clipped)
+        clipped = ops.where(is_within(scale, root, tau), rows, clipped)
         return ops.cast(clipped, logits.dtype)
 
     def vjp(logits, upstream):
@@ -59,7 +58,7 @@ def logit_clip(logits, tau, p, axis):
         across = upstream - along_row * norm_gradient(scaled, root, p, axis)
         # `tau / (scale * root)` would overflow in the divisor for huge rows.
         gradient = across * (tau / nonzero(root) / scale)
-        gradient = ops.where(is_unclipped(scale, root, tau), upstream, gradient)
+        gradient = ops.where(is_within(scale, root, tau), upstream, gradient)
         return ops.cast(gradient, logits.dtype)
 
     return differentiate_with_vjp(value, vjp, logits)
@@ -71,23 +70,20 @@ def clip_rows(logits, tau):
     For a `tau` in the range of `multiplier`, and not on torch: the gradient takes
     over what the value has computed.
     """
-    logits = ops.convert_to_tensor(logits)
     compute_dtype = compute_dtype_of(logits)
 
     @ops.custom_gradient
     def differentiable(logits):
         rows = ops.cast(logits, compute_dtype)
         unit, multiplier = row_multiplier(rows, tau)
-        clipped = is_clipped(unit, multiplier)
+        unclipped = is_unclipped(unit, multiplier)
         value = reductions.rescale(rows, unit, multiplier)
-        # NaN is not less than 1, either.
-        keep = ops.logical_not(ops.logical_or(clipped, ops.isnan(multiplier)))
-        value = ops.where(keep, rows, value)
+        value = ops.where(unclipped, rows, value)
 
         def gradient(upstream):
             upstream = ops.cast(upstream, compute_dtype)
             along = reductions.row_dot(upstream, value) / tau**2
-            along = ops.where(keep, ops.zeros_like(along), along)
+            along = ops.where(unclipped, ops.zeros_like(along), along)
             gradient = (upstream - value * along) * (multiplier * unit)
             return ops.cast(gradient, logits.dtype)
 
@@ -116,7 +112,7 @@ def norm_gradient(scaled, root, p, axis):
     return ops.sign(scaled) * power(magnitude / nonzero(root), p - 1)
 
 
-def is_unclipped(scale, root, tau):
+def is_within(scale, root, tau):
     # Not `norm > tau`: of the two, only this one is false for NaN, and rows
     # that have no norm must not pass as unclipped.
     return scale * root <= tau

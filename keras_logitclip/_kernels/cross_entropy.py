@@ -20,7 +20,7 @@ from keras import ops
 
 from keras_logitclip._kernels import reductions
 from keras_logitclip._kernels.clip import logit_clip
-from keras_logitclip._kernels.multiplier import is_clipped
+from keras_logitclip._kernels.multiplier import is_unclipped
 from keras_logitclip._kernels.multiplier import range_of
 from keras_logitclip._kernels.multiplier import row_multiplier
 from keras_logitclip._kernels.numerics import compute_dtype_of
@@ -103,7 +103,7 @@ def _forward(labels, logits, tau):
     weight, target = _weigh(labels, rescaled)
     target = multiplier * target
     projection = (weight * mean - target) / tau**2
-    projection = ops.where(is_clipped(unit, multiplier), projection, 0.0)
+    projection = ops.where(is_unclipped(unit, multiplier), 0.0, projection)
     if reductions.fused_by_compiler():
         exponentials = None
     residuals = Residuals(

@@ -16,11 +16,12 @@ from keras_logitclip._kernels.numerics import pth_root
 # Thresholds whose squares and quotients stay far from the ends of float32.
 MIN_TAU, MAX_TAU = 1e-4, 1e6
 
-# Norms up to `max_norm` are safe to square and to multiply by exp(MAX_EXPONENT);
-# every number of the dtype is after multiplication by `shrink`. That is a power
-# of two and exact; what vanishes is nothing to a row that `MIN_TAU` clips.
+# Norms up to `max_norm` are safe to square and to multiply by exp(MAX_EXPONENT),
+# and so are the squares of s that go with them; every number of the dtype is safe
+# after multiplication by `shrink`. That is a power of two and exact; what vanishes
+# is nothing to a row that `MIN_TAU` clips.
 Range = namedtuple("Range", "max_norm shrink")
-RANGES = {"float32": Range(1e18, 2.0**-80), "float64": Range(1e100, 2.0**-600)}
+RANGES = {"float32": Range(1e12, 2.0**-80), "float64": Range(1e100, 2.0**-600)}
 
 
 def range_of(logits) -> Range:
@@ -39,9 +40,9 @@ def row_multiplier(logits, tau: float):
     return unit, ops.where(unclipped, 1 / unit, clipping)
 
 
-def is_clipped(unit, multiplier):
-    """Whether s is less than 1, for what `row_multiplier` returns."""
-    return multiplier * unit < 1
+def is_unclipped(unit, multiplier):
+    """Whether s is 1, for what `row_multiplier` returns; false for NaN."""
+    return multiplier * unit == 1
 
 
 def _norm_in_unit(logits):
