@@ -3,28 +3,56 @@
 import math
 import numbers
 import operator
+from collections.abc import Callable
 
 
 def check_tau(tau) -> float:
     """Returns `tau` as a float if it is a positive number (`inf` included)."""
-    if not _is_real(tau) or not tau > 0:
-        raise ValueError(
-            "Invalid value for argument `tau`: expected a number greater than "
-            'zero (`float("inf")` for no clipping). '
-            f"Received: tau={tau!r} (of type {type(tau).__name__})"
-        )
-    return float(tau)
+    return check_parameter(
+        "tau",
+        tau,
+        lambda number: number > 0,
+        'a number greater than zero (`float("inf")` for no clipping)',
+    )
 
 
 def check_p(p) -> float:
     """Returns the norm order `p` as a float if it is at least 1."""
-    if not _is_real(p) or not p >= 1:
+    return check_parameter(
+        "p",
+        p,
+        lambda number: number >= 1,
+        "the order of a norm, a number of at least 1 "
+        '(`float("inf")` for the maximum norm)',
+    )
+
+
+def check_parameter(name: str, value, valid: Callable, expected: str) -> float:
+    """Returns a parameter of a loss as a float if it is a number in its range.
+
+    Args:
+        name: Name of the parameter.
+        value: What was given for it.
+        valid: Whether a number is in the range.
+        expected: The range, in words that follow "expected".
+    """
+    if not _is_real(value) or not valid(value):
         raise ValueError(
-            "Invalid value for argument `p`: expected the order of a norm, a "
-            'number of at least 1 (`float("inf")` for the maximum norm). '
-            f"Received: p={p!r} (of type {type(p).__name__})"
+            f"Invalid value for argument `{name}`: expected {expected}. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
         )
-    return float(p)
+    return float(value)
+
+
+def check_from_logits(from_logits) -> bool:
+    """Returns `from_logits` if it is a boolean."""
+    if not isinstance(from_logits, bool):
+        raise ValueError(
+            "Invalid value for argument `from_logits`: expected `True` for "
+            "logits or `False` for probabilities. "
+            f"Received: from_logits={from_logits!r}"
+        )
+    return from_logits
 
 
 def check_axis(axis) -> int:
@@ -91,19 +119,18 @@ def check_labels(y_true, logits, axis: int) -> None:
         )
 
 
-def refuse_probabilities(logits, owner: str) -> None:
+def refuse_probabilities(logits, remedy: str) -> None:
     """Raises if Keras recorded that this tensor came out of an activation.
 
     Keras leaves the logits on what its softmax and sigmoid return (not under
-    JAX, whose tensors take no attributes). Clipping such an output does
-    nothing useful and would go unnoticed: its norm hardly ever exceeds 1.
+    JAX, whose tensors take no attributes). Taken for logits, such an output
+    gives a finite loss of the wrong kind, and nobody would notice.
     """
     if hasattr(logits, "_keras_logits"):
         raise ValueError(
-            f"`{owner}` expected logits. Received: probabilities, the output "
-            "of a softmax or sigmoid activation. Remove that activation from "
-            "the model's last layer; if the wrapped loss needs probabilities, "
-            'pass `activation="softmax"` (or "sigmoid") to `LogitClipLoss`.'
+            "Expected logits. Received: probabilities, the output of a softmax or "
+            "sigmoid activation. Remove that activation from the model's last "
+            f"layer; {remedy}"
         )
 
 

@@ -93,7 +93,9 @@ class LogitClip(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         resolve_class_axis(self.axis, inputs.shape)
-        refuse_probabilities(inputs, owner="LogitClip")
+        refuse_probabilities(
+            inputs, remedy="a softmax, where one is needed, comes after `LogitClip`."
+        )
         if self.training_only and not training:
             return inputs
         return ops.logit_clip(inputs, self.tau, self.p, self.axis)

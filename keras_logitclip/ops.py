@@ -6,11 +6,13 @@ from keras import ops
 from keras_logitclip import _kernels
 from keras_logitclip._kernels import clip
 from keras_logitclip._kernels.numerics import compute_dtype_of
+from keras_logitclip._rows import from_rows
+from keras_logitclip._rows import to_rows
+from keras_logitclip._rows import without_axis
 from keras_logitclip._validation import check_axis
 from keras_logitclip._validation import check_labels
 from keras_logitclip._validation import check_p
 from keras_logitclip._validation import check_tau
-from keras_logitclip._validation import holds_class_ids
 from keras_logitclip._validation import resolve_axis
 
 
@@ -226,48 +228,12 @@ class _ClippedSoftmaxCrossEntropyOperation(_ClippingOperation):
     def compute_output_spec(self, y_true, logits):
         axis = resolve_axis(self.axis, len(logits.shape))
         check_labels(y_true, logits, axis)
-        shape = _without_axis(logits.shape, axis)
+        shape = without_axis(logits.shape, axis)
         return keras.KerasTensor(shape, dtype=compute_dtype_of(logits))
 
 
 def _clipped_softmax_cross_entropy(y_true, logits, tau, p, axis):
-    y_true, logits = ops.convert_to_tensor(y_true), ops.convert_to_tensor(logits)
-    axis = resolve_axis(axis, len(logits.shape))
-    check_labels(y_true, logits, axis)
-    dtype = compute_dtype_of(logits)
-    rows = _rows(logits, axis)
-    if holds_class_ids(y_true, logits, axis):
-        labels = _class_ids(y_true, ops.shape(rows)[-1])
-    else:
-        labels = ops.cast(_rows(y_true, axis), dtype)
+    logits = ops.convert_to_tensor(logits)
+    labels, rows = to_rows(y_true, logits, axis)
     losses = _kernels.clipped_cross_entropy(labels, rows, tau, p)
-    if len(logits.shape) == 2:
-        return losses
-    return ops.reshape(losses, _without_axis(ops.shape(logits), axis))
-
-
-def _rows(x, axis):
-    """Returns a matrix whose rows lie along `axis` of `x`."""
-    if axis != len(x.shape) - 1:
-        x = ops.moveaxis(x, axis, -1)
-    return x if len(x.shape) == 2 else ops.reshape(x, (-1, ops.shape(x)[-1]))
-
-
-def _without_axis(shape, axis):
-    return tuple(size for i, size in enumerate(shape) if i != axis)
-
-
-def _class_ids(y_true, classes):
-    """Returns flat class ids as int32, and -1 for what is no class.
-
-    What the backends do with such an id differs: to raise, to return zero, or to
-    ignore the sample.
-    """
-    given = y_true if len(y_true.shape) == 1 else ops.reshape(y_true, (-1,))
-    # The small integer types cannot be compared with a large number of classes.
-    dtype = keras.backend.standardize_dtype(given.dtype)
-    ids = ops.cast(given, "int64" if dtype in ("int64", "uint64") else "int32")
-    valid = (ids >= 0) & (ids < classes)
-    if "float" in dtype:
-        valid = valid & (ops.cast(ids, dtype) == given)
-    return ops.cast(ops.where(valid, ids, -ops.ones_like(ids)), "int32")
+    return from_rows(losses, logits, axis)

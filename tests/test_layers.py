@@ -172,5 +172,5 @@ def test_probabilities_are_refused_where_keras_marks_them():
     if not hasattr(probabilities, "_keras_logits"):
         assert BACKEND in ("jax", "numpy")  # Whose tensors take no attributes.
         return
-    with pytest.raises(ValueError, match="expected logits. Received: probabilities"):
+    with pytest.raises(ValueError, match="Expected logits. Received: probabilities"):
         LogitClip(1.0)(probabilities)

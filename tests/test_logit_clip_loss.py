@@ -546,7 +546,7 @@ def test_a_model_that_returns_probabilities_is_refused_where_keras_marks_them():
     if BACKEND == "jax":  # Whose tensors take no attributes.
         model.fit(INPUTS, LABELS, verbose=0)
         return
-    with pytest.raises(ValueError, match="expected logits. Received: probabilities"):
+    with pytest.raises(ValueError, match="Expected logits. Received: probabilities"):
         model.fit(INPUTS, LABELS, verbose=0)
 
 

@@ -110,8 +110,13 @@ class LogitClipLoss(keras.losses.Loss):
         self._check_nothing_is_ignored()
 
     def call(self, y_true, y_pred):
+        y_true = keras.ops.convert_to_tensor(y_true)
         axis = resolve_class_axis(self.axis, y_pred.shape)
-        refuse_probabilities(y_pred, owner="LogitClipLoss")
+        refuse_probabilities(
+            y_pred,
+            remedy="if the wrapped loss needs probabilities, pass "
+            '`activation="softmax"` (or "sigmoid") to `LogitClipLoss`.',
+        )
         self._check_inner_axis(axis, len(y_pred.shape))
         self._check_class_ids(y_true, y_pred, axis)
         if can_fuse(self.loss, y_true, y_pred, axis):
