@@ -61,4 +61,4 @@ def _class_ids(y_true, classes):
     valid = (ids >= 0) & (ids < classes)
     if "float" in dtype:
         valid = valid & (ops.cast(ids, dtype) == given)
-    return ops.cast(ops.where(valid, ids, -ops.ones_like(ids)), "int32")
+    return ops.cast(ops.where(valid, ids, -1), "int32")

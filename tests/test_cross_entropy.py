@@ -599,7 +599,8 @@ if BACKEND == "torch":
             sizes.clear()
             losses.backward(torch.ones_like(losses))
         gradient_size = 4 * z.numel()
-        assert forward[-1] <= gradient_size / 10
+        # Before there is a gradient, up to half of its size is free.
+        assert forward[-1] <= gradient_size / 2
         others = [size for size in sizes if size != gradient_size]
         assert max(others) <= gradient_size / 10
 

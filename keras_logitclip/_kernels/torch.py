@@ -1,14 +1,17 @@
 """Clipping and its cross-entropy on PyTorch: in place and by chunks, or compiled.
 
 In eager mode every operation is a pass over memory, so the rows are worked on in
-chunks that stay in the processor's cache, in place where possible. Under
-`torch.compile` there is one chunk, and the compiler fuses the passes. Formulas
-and names are those of `_kernels.cross_entropy`, but for exponents of two.
+chunks that stay in the processor's cache, in place where possible. Starting an
+operation costs as much as some thousand numbers: what takes one number per row is
+done for all chunks at once. Under `torch.compile` there is one chunk, and the
+compiler fuses the passes. Formulas and names are those of
+`_kernels.cross_entropy`, but for exponents of two.
 """
 
 import math
 from collections import namedtuple
 from functools import partial
+from itertools import repeat
 
 import torch
 
@@ -24,15 +27,20 @@ from keras_logitclip._kernels.reductions import slices_of_row
 LOG2_E, LN_2 = 1 / math.log(2), math.log(2)
 
 # Elements of a chunk: enough to outweigh the cost of starting operations, and few
-# enough for the cache and, beyond the minimum, for this share of all logits.
-MIN_CHUNK, MAX_CHUNK = 2**16, 2**18
-MAX_CHUNK_SHARE = 1 / 12
+# enough for the cache. A GPU has far more to start, and no such cache.
+MAX_CHUNK = {"cpu": 2**20, "cuda": 2**28}
+MIN_CHUNK = 2**16
+# The largest chunk as a share of all logits. What a chunk needs in the forward pass
+# is gone before there is a gradient; in the backward pass it computes in the
+# gradient itself, but for half precision, which takes two buffers of twice its size.
+MAX_SHARE, MAX_HALF_SHARE = 1 / 2, 1 / 12
 
 # Rows up to which a norm that adds up in float32 is right to 1e-6 and better.
 MAX_FLOAT32_SUM = 4096
 
 # Of each row; `multiplier` is s in `unit`s, `shift` and `target` are exponents
 # of two, and `projection` is u . (s z) / tau^2, or 0 where nothing is clipped.
+# `weight` is `None` for class ids, whose `total` is NaN for what is no class.
 Residuals = namedtuple("Residuals", "multiplier shift total weight target projection")
 
 
@@ -57,17 +65,11 @@ class _LogitClip(torch.autograd.Function):
             ctx.save_for_backward(logits, multiplier)
             unclipped = multiplier * range_of(rows).shrink == 1
             return torch.where(unclipped, logits, (rows * multiplier).to(logits.dtype))
-        multipliers = []
-        clipped = _contiguous_like(logits)
-        for rows, out in _chunks(_matrix(logits), _matrix(clipped)):
-            rows = _in_compute_dtype(rows)
-            norm = _norm(rows)
-            if not _is_in_range(norm, rows):
-                ctx.save_for_backward(logits)
-                return clip.logit_clip(logits, tau, p=2, axis=-1)
-            multipliers.append(_row_multiplier(norm, tau, unit=1.0).to(rows.dtype))
-            _store(torch.mul(rows, multipliers[-1], out=_buffer(out, rows)), out)
-        ctx.save_for_backward(logits, torch.cat(multipliers))
+        clipped, multiplier = _clip_by_chunks(logits, tau)
+        if clipped is None:
+            ctx.save_for_backward(logits)
+            return clip.logit_clip(logits, tau, p=2, axis=-1)
+        ctx.save_for_backward(logits, multiplier)
         return clipped
 
     @staticmethod
@@ -81,15 +83,30 @@ class _LogitClip(torch.autograd.Function):
         return _clip_vjp(logits, multiplier[0], ctx.tau, upstream), None
 
 
+def _clip_by_chunks(logits, tau):
+    """Returns the clipped logits and s, or `None` if a norm is out of range."""
+    matrix, clipped = _matrix(logits), _contiguous_like(logits)
+    norm, multiplier = _new_norm(matrix), _new_columns(matrix, 1)[0]
+    step = _rows_per_chunk(matrix)
+    chunks = _chunks(step, matrix, _matrix(clipped), norm, multiplier)
+    for rows, out, row_norm, factor in chunks:
+        rows = _in_compute_dtype(rows)
+        _measure(rows, tau, row_norm, factor)
+        _store(torch.mul(rows, factor, out=_buffer(out, rows)), out)
+    return (clipped, multiplier) if _is_in_range(norm, multiplier) else (None, None)
+
+
 def _clip_vjp(logits, multiplier, tau, upstream):
     gradient = _contiguous_like(logits)
-    matrices = map(_matrix, (logits, upstream, gradient))
-    for rows, pull, out, factor in _chunks(*matrices, multiplier):
+    matrices = [_matrix(x) for x in (logits, upstream, gradient)]
+    step = _rows_per_chunk(matrices[0])
+    for rows, pull, out, factor in _chunks(step, *matrices, multiplier):
         rows, pull = _in_compute_dtype(rows), _in_compute_dtype(pull)
+        buffer = _buffer(out, rows)
+        along = torch.mul(pull, rows, out=buffer).sum(-1, keepdim=True)
         # Of the unit vector along the row, divided by the norm: tau / factor.
-        along = (pull * rows).sum(-1, keepdim=True) * (factor / tau).square()
-        along = torch.where(factor < 1, along, 0.0)
-        result = torch.mul(pull, factor, out=_buffer(out, pull))
+        along = torch.where(factor < 1, along * (factor / tau).square(), 0.0)
+        result = torch.mul(pull, factor, out=buffer)
         _store(result.addcmul_(rows, -factor * along), out)
     return gradient
 
@@ -164,21 +181,45 @@ def _generic_vjp(ctx, function, inputs, upstream):
 
 def _residuals_by_chunks(labels, logits, tau):
     """Returns the residuals, or `None` if a norm is beyond the safe range."""
-    chunks = []
-    for rows, chunk_labels in _chunks(logits, labels):
-        rows = _in_compute_dtype(rows)
-        norm = _norm(rows)
-        if not _is_in_range(norm, rows):
-            return None
-        multiplier = _row_multiplier(norm, tau, unit=1.0).to(rows.dtype)
-        chunks.append(_residuals(chunk_labels, rows, multiplier, tau, unit=1.0))
-    rows_of = zip(*chunks, strict=True)
-    return Residuals(*(None if x[0] is None else torch.cat(x) for x in rows_of))
+    norm, columns = _new_norm(logits), _new_columns(logits, 5)
+    step = _rows_per_chunk(logits)
+    buffer = columns.new_empty((min(step, len(logits)), logits.shape[-1]))
+    for rows, *rest in _chunks(step, logits, labels, norm, *columns):
+        _add_up(_in_compute_dtype(rows), *rest, tau, buffer[: len(rows)])
+    multiplier, shift, total, dot, target = columns
+    if not _is_in_range(norm, multiplier):
+        return None
+    if not needs_maximum(tau, logits.shape[-1]):
+        shift = None
+    if are_class_ids(labels):
+        target = _at_ids(logits, labels).to(columns.dtype)
+    return _residuals(labels, multiplier, shift, total, dot, target, tau, unit=1.0)
+
+
+def _add_up(rows, labels, norm, multiplier, shift, total, dot, target, tau, buffer):
+    """Writes the norm, s and the sums of each row; `target` of weights only."""
+    _measure(rows, tau, norm, multiplier)
+    exponents = torch.mul(rows, multiplier * LOG2_E, out=buffer)
+    if needs_maximum(tau, rows.shape[-1]):
+        exponents.sub_(torch.amax(exponents, -1, keepdim=True, out=shift))
+    torch.sum(exponents.exp2_(), -1, keepdim=True, out=total)
+    torch.sum(exponents.mul_(rows), -1, keepdim=True, out=dot)
+    if not are_class_ids(labels):
+        torch.sum(torch.mul(labels, rows, out=buffer), -1, keepdim=True, out=target)
 
 
 def _compiled_residuals(labels, logits, tau):
     rows, multiplier = _compiled_multiplier(logits, tau)
-    return _residuals(labels, rows, multiplier, tau, range_of(rows).shrink)
+    exponents = rows * (multiplier * LOG2_E)
+    shift = None
+    if needs_maximum(tau, rows.shape[-1]):
+        shift = exponents.amax(-1, keepdim=True)
+        exponents = exponents - shift
+    exponentials = torch.exp2(exponents)
+    total, dot = _row_sum(exponentials), _row_sum(exponentials * rows)
+    target = _at_ids(rows, labels) if are_class_ids(labels) else _row_sum(labels * rows)
+    unit = range_of(rows).shrink
+    return _residuals(labels, multiplier, shift, total, dot, target, tau, unit)
 
 
 def _compiled_multiplier(logits, tau):
@@ -193,38 +234,43 @@ def _compiled_multiplier(logits, tau):
     return rows, _row_multiplier(norm, tau, shrink)
 
 
-def _residuals(labels, rows, multiplier, tau, unit):
-    exponents = rows * (multiplier * LOG2_E)
-    shift = None
-    if needs_maximum(tau, rows.shape[-1]):
-        shift = exponents.amax(-1, keepdim=True)
-        exponents.sub_(shift)
-    exponentials = exponents.exp2_()
-    total = _row_sum(exponentials)
-    mean = multiplier * _row_sum(exponentials.mul_(rows)) / total
+def _residuals(labels, multiplier, shift, total, dot, target, tau, unit):
+    """Returns the residuals, given `target` and `dot` in terms of the rows."""
     if are_class_ids(labels):
-        target = rows.gather(-1, labels[:, None].clamp(min=0))
-        weight = torch.where(labels[:, None] < 0, float("nan"), 1.0).to(rows.dtype)
+        weight = None
+        total = total.masked_fill(labels[:, None] < 0, float("nan"))
+        along = multiplier * (dot / total - target)
     else:
-        target = _row_sum(labels * rows)
         weight = _row_sum(labels)
-    along = weight * mean - target * multiplier
+        along = multiplier * (weight * (dot / total) - target)
     projection = torch.where(multiplier * unit < 1, along / tau**2, 0.0)
     target = target * (multiplier * LOG2_E)
     return Residuals(multiplier, shift, total, weight, target, projection)
 
 
+def _at_ids(rows, ids):
+    return rows.gather(-1, ids[:, None].clamp(min=0))
+
+
 def _losses(residuals, tau):
     _, shift, total, weight, target, _ = residuals
+    if weight is None:
+        return _negative_log(total, target, shift).squeeze(-1)
     # As in `cross_entropy._weighted_negative_log`.
     reference = target / torch.where(weight == 0, 1.0, weight)
     reference = reference.clamp(-tau * LOG2_E, tau * LOG2_E)
+    losses = weight * _negative_log(total, reference, shift)
+    return (losses + (weight * reference - target) * LN_2).squeeze(-1)
+
+
+def _negative_log(total, exponent, shift):
     if shift is None:
-        negative_log = torch.log(total / torch.exp2(reference))
-    else:
-        negative_log = torch.log(total) - (reference - shift) * LN_2
-    losses = weight * negative_log + (weight * reference - target) * LN_2
-    return losses.squeeze(-1)
+        return torch.log(total / torch.exp2(exponent))
+    return torch.log(total) - (exponent - shift) * LN_2
+
+
+def _softmax_factor(pull, weight, total):
+    return (pull if weight is None else pull * weight) / total
 
 
 def _gradient_by_chunks(labels, logits, residuals, upstream):
@@ -232,11 +278,12 @@ def _gradient_by_chunks(labels, logits, residuals, upstream):
     pull = upstream[:, None] * multiplier
     factors = (
         multiplier * LOG2_E,
-        pull * weight / total,
+        _softmax_factor(pull, weight, total),
         -pull * projection * multiplier,
     )
     gradient = _contiguous_like(logits)
-    chunks = _chunks(logits, gradient, labels, pull, shift, *factors)
+    step = _rows_per_chunk(logits)
+    chunks = _chunks(step, logits, gradient, labels, pull, shift, *factors)
     for rows, out, chunk_labels, chunk_pull, chunk_shift, *chunk_factors in chunks:
         exponent_factor, softmax_factor, row_factor = chunk_factors
         rows = _in_compute_dtype(rows)
@@ -263,7 +310,7 @@ def _compiled_gradient(labels, logits, residuals, upstream):
     pull = upstream[:, None] * (multiplier * shrink)
     exponents = rows * shrink * multiplier
     shifted = exponents * LOG2_E if shift is None else exponents * LOG2_E - shift
-    result = torch.exp2(shifted) * (pull * weight / total)
+    result = torch.exp2(shifted) * _softmax_factor(pull, weight, total)
     result = result - exponents * (pull * projection)
     if are_class_ids(labels):
         classes = torch.arange(rows.shape[-1], device=rows.device)
@@ -278,17 +325,39 @@ def _label_gradient(logits, residuals, upstream, unit):
     return upstream[:, None] * (log_total - exponents)
 
 
-def _chunks(logits, *others):
-    """Yields chunks of rows of `(N, K)` logits, with the same rows of the others.
+def _rows_per_chunk(logits):
+    """Returns how many rows of `(N, K)` logits make a chunk."""
+    limit, share = MAX_CHUNK[logits.device.type], MAX_SHARE
+    if logits.dtype != _compute_dtype(logits):
+        limit, share = limit // 4, MAX_HALF_SHARE
+    elements = min(limit, max(MIN_CHUNK, int(logits.numel() * share)))
+    return max(1, elements // max(1, logits.shape[-1]))
+
+
+def _chunks(step, *tensors):
+    """Yields `step` rows of each tensor at a time, `None` for `None`.
 
     One chunk, without rows, if there are no rows.
     """
-    rows, classes = logits.shape
-    elements = int(rows * classes * MAX_CHUNK_SHARE)
-    step = max(1, min(max(elements, MIN_CHUNK), MAX_CHUNK) // classes)
-    for start in range(0, max(rows, 1), step):
-        part = slice(start, start + step)
-        yield [None if x is None else x[part] for x in (logits, *others)]
+    parts = (repeat(None) if x is None else x.split(step) for x in tensors)
+    return zip(*parts, strict=False)  # `repeat` has no end.
+
+
+def _new_columns(logits, number):
+    """Returns as many tensors of one number per row, as one tensor."""
+    dtype = _compute_dtype(logits)
+    return logits.new_empty((number, len(logits), 1), dtype=dtype)
+
+
+def _new_norm(logits):
+    dtype = _norm_dtype(logits.shape[-1]) or _compute_dtype(logits)
+    return logits.new_empty((len(logits), 1), dtype=dtype)
+
+
+def _measure(rows, tau, norm, multiplier):
+    """Writes the norm and s of each row; NaN for NaN, and s is 0 for infinity."""
+    torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=norm.dtype, out=norm)
+    torch.div(norm.new_tensor(tau), norm, out=multiplier).clamp_(max=1.0)
 
 
 def _matrix(x):
@@ -309,18 +378,17 @@ def _store(result, out):
         out.copy_(result)
 
 
-def _is_in_range(norm, rows) -> bool:
+def _is_in_range(norm, multiplier) -> bool:
     # False for NaN. On a GPU, this waits for the norm.
-    return not len(rows) or norm.amax().item() < range_of(rows).max_norm
+    return not len(norm) or norm.amax().item() < range_of(multiplier).max_norm
 
 
 def _row_multiplier(norm, tau, unit):
     return torch.where(norm <= tau * unit, 1 / unit, tau / norm)  # NaN for NaN.
 
 
-def _norm(rows):
-    precise = torch.float64 if rows.shape[-1] > MAX_FLOAT32_SUM else None
-    return torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=precise)
+def _norm_dtype(classes):
+    return torch.float64 if classes > MAX_FLOAT32_SUM else None
 
 
 def _row_sum(x):
