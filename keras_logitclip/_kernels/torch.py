@@ -20,7 +20,6 @@ from keras_logitclip._kernels.cross_entropy import are_class_ids
 from keras_logitclip._kernels.cross_entropy import clip_then_cross_entropy
 from keras_logitclip._kernels.cross_entropy import needs_maximum
 from keras_logitclip._kernels.multiplier import range_of
-from keras_logitclip._kernels.reductions import MIN_SLICED
 from keras_logitclip._kernels.reductions import slices_of_row
 
 # PyTorch's exp2 takes a fraction of the time of its exp, on CPUs.
@@ -35,7 +34,7 @@ MIN_CHUNK = 2**16
 # gradient itself, but for half precision, which takes two buffers of twice its size.
 MAX_SHARE, MAX_HALF_SHARE = 1 / 2, 1 / 12
 
-# Rows up to which a norm that adds up in float32 is right to 1e-6 and better.
+# Rows up to which sums in float32 are right to 1e-6 and better.
 MAX_FLOAT32_SUM = 4096
 
 # Of each row; `multiplier` is s in `unit`s, `shift` and `target` are exponents
@@ -392,8 +391,8 @@ def _norm_dtype(classes):
 
 
 def _row_sum(x):
-    if not torch.compiler.is_compiling() or x.shape[-1] < MIN_SLICED:
-        return x.sum(-1, keepdim=True)  # Precise in eager mode.
+    if not torch.compiler.is_compiling() or x.shape[-1] <= MAX_FLOAT32_SUM:
+        return x.sum(-1, keepdim=True)  # Precise for longer rows in eager mode.
     *equal, rest = slices_of_row(x.shape[-1])
     total = sum(x[..., part] for part in equal).sum(-1, keepdim=True)
     return total + x[..., rest].sum(-1, keepdim=True)
