@@ -6,6 +6,7 @@ _backend.import_keras()
 
 from keras_logitclip import layers  # noqa: E402
 from keras_logitclip import losses  # noqa: E402
+from keras_logitclip import noise  # noqa: E402
 from keras_logitclip import ops  # noqa: E402
 from keras_logitclip.layers import LogitClip  # noqa: E402
 from keras_logitclip.losses import LogitClipLoss  # noqa: E402
@@ -18,5 +19,6 @@ __all__ = [
     "__version__",
     "layers",
     "losses",
+    "noise",
     "ops",
 ]

@@ -1,0 +1,97 @@
+"""Drawing noisy labels from a transition matrix."""
+
+import math
+
+import numpy as np
+
+
+def check_matrix(matrix) -> np.ndarray:
+    """Returns a transition matrix in float64 if its rows are distributions."""
+    matrix = np.asarray(matrix)
+    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] >= 2
+    if not square or matrix.dtype.kind not in "biuf":
+        raise ValueError(
+            "Invalid value for argument `matrix`: expected numbers of shape "
+            "`(classes, classes)` for at least two classes. "
+            f"Received: matrix of dtype {matrix.dtype} and shape {matrix.shape}"
+        )
+    matrix = matrix.astype("float64")
+    # Negated, so that NaN is refused as well.
+    outside = ~((matrix >= 0) & (matrix <= 1))
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise ValueError(
+            "Invalid value for argument `matrix`: expected probabilities in [0, 1]. "
+            f"Received: matrix[{row}, {column}]={matrix[row, column]}"
+        )
+    # Float32 entries add up to 1 only nearly.
+    sums = matrix.sum(1, keepdims=True)
+    wrong = abs(sums - 1) > 1e-6
+    if wrong.any():
+        hint = (
+            " Its columns do: the matrix may have to be transposed."
+            if np.allclose(matrix.sum(0), 1, rtol=0, atol=1e-6)
+            else ""
+        )
+        row = wrong.argmax()
+        raise ValueError(
+            "Invalid value for argument `matrix`: expected rows that sum to 1, "
+            "`matrix[i, j]` being the probability of label `j` for class `i`."
+            f"{hint} Received: a sum of {sums[row, 0]:.6g} in row {row}"
+        )
+    return matrix / sums
+
+
+def draw_independently(
+    clean: np.ndarray, matrix: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draws each noisy label from the row of its clean one."""
+    noisy = np.empty_like(clean)
+    uniform = rng.random(len(clean))
+    for row, members in zip(matrix, _members(clean, len(matrix)), strict=True):
+        cumulative = np.cumsum(row)
+        # Ends in exactly 1, which no draw reaches.
+        cumulative /= cumulative[-1]
+        noisy[members] = np.searchsorted(cumulative, uniform[members], side="right")
+    return noisy
+
+
+def draw_exactly(
+    clean: np.ndarray, matrix: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Flips the expected number of labels of each class to each other class.
+
+    Numbers that are not whole are rounded by `apportion`: first the flips of the
+    classes, then for each class the labels that its flips lead to.
+    """
+    noisy = clean.copy()
+    samples = np.bincount(clean, minlength=len(matrix))
+    flips = apportion(samples * (1 - matrix.diagonal()), rng)
+    for label, members in enumerate(_members(clean, len(matrix))):
+        if flips[label]:
+            others = matrix[label].copy()
+            others[label] = 0
+            counts = apportion(flips[label] * others / others.sum(), rng)
+            chosen = rng.permutation(members)[: flips[label]]
+            noisy[chosen] = np.repeat(np.arange(len(matrix)), counts)
+    return noisy
+
+
+def apportion(quotas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rounds numbers up or down so that their sum is rounded, too.
+
+    The method of largest remainders: those with the largest fractions are rounded
+    up. Equal fractions are put in random order, or low class ids would gain.
+    """
+    counts = np.floor(quotas).astype("int64")
+    missing = round(math.fsum(quotas)) - counts.sum()
+    order = rng.permutation(len(quotas))
+    order = order[np.argsort((counts - quotas)[order], kind="stable")]
+    counts[order[:missing]] += 1
+    return counts
+
+
+def _members(labels, num_classes):
+    """Returns the positions of each class, without a scan of the labels for each."""
+    ends = np.cumsum(np.bincount(labels, minlength=num_classes))
+    return np.split(np.argsort(labels, kind="stable"), ends[:-1])
