@@ -4,6 +4,7 @@ from keras_logitclip import _backend
 
 _backend.import_keras()
 
+from keras_logitclip import datasets  # noqa: E402
 from keras_logitclip import layers  # noqa: E402
 from keras_logitclip import losses  # noqa: E402
 from keras_logitclip import noise  # noqa: E402
@@ -17,6 +18,7 @@ __all__ = [
     "LogitClip",
     "LogitClipLoss",
     "__version__",
+    "datasets",
     "layers",
     "losses",
     "noise",

@@ -1,0 +1,94 @@
+"""MNIST's file format, which Fashion-MNIST shares."""
+
+import gzip
+import hashlib
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from keras_logitclip.datasets._files import find_files
+
+_FILES = [
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+]
+_FOLDERS = {"mnist": "mnist", "fashion_mnist": "fashion-mnist"}
+_IMAGE_SIZE = (28, 28)
+_NUM_CLASSES = 10
+# Of the published training labels. The two data sets give their files the same
+# names and shapes, and nothing else would tell that one was taken for the other.
+_MD5 = {
+    "mnist": "d53e105ee54ea40749a09fcbcd1e9432",
+    "fashion_mnist": "25c81989df183df01b3e8a0aad5dffbe",
+}
+
+
+def read_mnist(name: str, data_dir) -> tuple[np.ndarray, ...]:
+    """Reads the four files of MNIST or Fashion-MNIST.
+
+    Returns:
+        Images and labels to train on, images and labels to test on, uint8.
+    """
+    paths = find_files(data_dir, _FOLDERS[name], _FILES)
+    _check_not_the_other(name, paths[1])
+    return *_read_split(*paths[:2]), *_read_split(*paths[2:])
+
+
+def _read_split(images_path, labels_path):
+    images, labels = _read_idx(images_path, 3), _read_idx(labels_path, 1)
+    if images.shape[1:] != _IMAGE_SIZE:
+        raise ValueError(
+            f"Cannot read {images_path}: expected images of 28x28 pixels. "
+            f"Received: an array of shape {images.shape}"
+        )
+    if len(images) != len(labels):
+        raise ValueError(
+            "Expected as many images as labels. Received: "
+            f"{len(images)} images in {images_path}, {len(labels)} labels in "
+            f"{labels_path}"
+        )
+    if (labels >= _NUM_CLASSES).any():
+        raise ValueError(
+            f"Cannot read {labels_path}: expected labels in [0, {_NUM_CLASSES}). "
+            f"Received: {labels.max()}"
+        )
+    return images, labels
+
+
+def _read_idx(path: Path, rank: int) -> np.ndarray:
+    """Reads an array of bytes: zeros, type, rank, sizes, and then the contents."""
+    try:
+        contents = gzip.decompress(path.read_bytes())
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"Cannot read {path}: expected a complete gzip file. Received: {error}"
+        ) from error
+    header = 4 + 4 * rank
+    if contents[:4] != bytes([0, 0, 8, rank]) or len(contents) < header:
+        raise ValueError(
+            f"Cannot read {path}: expected an IDX file of bytes with {rank} axes. "
+            f"Received: a file that begins with {contents[:4].hex(' ')!r}"
+        )
+    shape = np.frombuffer(contents, ">u4", rank, offset=4).tolist()
+    if len(contents) - header != math.prod(shape):
+        raise ValueError(
+            f"Cannot read {path}: expected {math.prod(shape)} bytes after the "
+            f"header, for an array of shape {tuple(shape)}. "
+            f"Received: {len(contents) - header}"
+        )
+    return np.frombuffer(contents, "uint8", offset=header).reshape(shape).copy()
+
+
+def _check_not_the_other(name, path):
+    # No safeguard against attacks, so FIPS builds of Python may offer it as well.
+    digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    for other, md5 in _MD5.items():
+        if other != name and digest == md5:
+            raise ValueError(
+                f"Expected the files of {name!r}. "
+                f"Received: {path}, which is of {other!r}"
+            )
