@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_logitclip._kernels.numerics import compute_dtype_of
+from keras_logitclip._validation import check_class_ids_are_exact
 from keras_logitclip._validation import check_labels
 from keras_logitclip._validation import holds_class_ids
 from keras_logitclip._validation import resolve_axis
@@ -23,6 +24,7 @@ def to_rows(y_true, y_pred, axis: int):
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     axis = resolve_axis(axis, len(y_pred.shape))
     check_labels(y_true, y_pred, axis)
+    check_class_ids_are_exact(y_true, y_pred, axis)
     dtype = compute_dtype_of(y_pred)
     rows = _rows(y_pred, axis)
     if holds_class_ids(y_true, y_pred, axis):

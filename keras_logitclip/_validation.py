@@ -5,6 +5,11 @@ import numbers
 import operator
 from collections.abc import Callable
 
+import keras
+
+# Numbers of classes up to which a dtype represents every class id.
+_MAX_CLASSES = {"bfloat16": 256, "float16": 2048}
+
 
 def check_tau(tau) -> float:
     """Returns `tau` as a float if it is a positive number (`inf` included)."""
@@ -116,6 +121,22 @@ def check_labels(y_true, logits, axis: int) -> None:
             f"axis {axis} or with size 1 there for class ids. "
             f"Received: y_true.shape={tuple(y_true.shape)}, "
             f"logits.shape={tuple(logits.shape)}"
+        )
+
+
+def check_class_ids_are_exact(y_true, logits, axis: int) -> None:
+    """Raises if class ids have a dtype that cannot represent all of them.
+
+    Keras casts labels to the dtype of the loss before the loss sees them.
+    """
+    dtype = keras.backend.standardize_dtype(y_true.dtype)
+    limit, classes = _MAX_CLASSES.get(dtype, math.inf), logits.shape[axis]
+    if (classes or 0) > limit and holds_class_ids(y_true, logits, axis):
+        raise ValueError(
+            f"Class ids of more than {limit} classes cannot be represented in "
+            f"{dtype}, and Keras casts labels to the dtype of the loss. Expected a "
+            '(outermost) loss with `dtype="float32"`, or one-hot labels. '
+            f"Received: {classes} classes, labels of dtype {dtype}"
         )
 
 

@@ -57,15 +57,15 @@ def norm_of_magnitude(magnitude, p, axis):
     return peak * pth_root(total, p)
 
 
-def row_maximum(magnitude, axis):
-    """Maximum of each row of magnitudes, also of a batch without rows.
+def row_maximum(rows, axis, least=0.0):
+    """Maximum of each row of numbers of at least `least`, also without rows.
 
     On torch, torch.compile cannot trace Keras's `max` inside a custom
     gradient; elsewhere, Keras's `amax` raises where a batch is empty.
     """
     if keras.config.backend() == "torch":
-        return ops.amax(magnitude, axis, keepdims=True)
-    return ops.max(magnitude, axis, keepdims=True, initial=0.0)
+        return ops.amax(rows, axis, keepdims=True)
+    return ops.max(rows, axis, keepdims=True, initial=least)
 
 
 def pth_root(total, p):

@@ -4,6 +4,8 @@ import keras
 
 from keras_logitclip import ops
 from keras_logitclip._validation import holds_class_ids
+from keras_logitclip.losses._masks import set_mask
+from keras_logitclip.losses.cross_entropy import CrossEntropy
 
 
 def can_fuse(loss, y_true, y_pred, axis: int) -> bool:
@@ -11,6 +13,8 @@ def can_fuse(loss, y_true, y_pred, axis: int) -> bool:
 
     Everything else is left to `loss` itself, its errors included.
     """
+    if type(loss) is CrossEntropy:
+        return loss.from_logits
     class_ids = holds_class_ids(y_true, y_pred, axis)
     if type(loss) is keras.losses.SparseCategoricalCrossentropy:
         return loss.from_logits and class_ids
@@ -24,11 +28,10 @@ def can_fuse(loss, y_true, y_pred, axis: int) -> bool:
 def fused_cross_entropy(loss, y_true, y_pred, tau: float, p: float, axis: int):
     """Computes the per-sample values of `loss` on clipped logits."""
     if type(loss) is keras.losses.SparseCategoricalCrossentropy:
-        losses = _sparse(loss.ignore_class, y_true, y_pred, tau, p, axis)
-    else:
+        return _sparse(loss.ignore_class, y_true, y_pred, tau, p, axis)
+    if type(loss) is keras.losses.CategoricalCrossentropy:
         y_true = _smooth(loss.label_smoothing, y_true, y_pred.shape[axis])
-        losses = _per_sample(y_true, y_pred, tau, p, axis)
-    return losses
+    return _per_sample(y_true, y_pred, tau, p, axis)
 
 
 def _sparse(ignore_class, y_true, y_pred, tau, p, axis):
@@ -39,7 +42,7 @@ def _sparse(ignore_class, y_true, y_pred, tau, p, axis):
     losses = _per_sample(y_true, y_pred, tau, p, axis)
     kept = keras.ops.reshape(kept, keras.ops.shape(losses))
     losses = keras.ops.where(kept, losses, keras.ops.zeros_like(losses))
-    _set_mask(losses, kept)
+    set_mask(losses, kept)
     return losses
 
 
@@ -52,13 +55,3 @@ def _smooth(label_smoothing, y_true, classes):
 def _per_sample(y_true, y_pred, tau, p, axis):
     losses = ops.clipped_softmax_cross_entropy(y_true, y_pred, tau, p, axis)
     return keras.ops.cast(losses, y_pred.dtype)
-
-
-def _set_mask(losses, mask):
-    """Tells Keras which losses count, as its own `ignore_class` does.
-
-    There is no public way. Under JAX the mask is no attribute of the tensor.
-    """
-    from keras.src.backend import set_keras_mask
-
-    set_keras_mask(losses, mask=mask)

@@ -1,10 +1,14 @@
-"""What `LogitClipLoss` accepts as the loss inside it."""
+"""What the losses that wrap another one accept as that, and how they call it."""
 
 import inspect
 import re
 from collections.abc import Callable
 
 import keras
+
+from keras_logitclip._validation import check_class_ids_are_exact
+from keras_logitclip._validation import holds_class_ids
+from keras_logitclip._validation import resolve_axis
 
 # Keras losses that read their predictions as probabilities (or rates), though
 # they have no `from_logits` argument to say so.
@@ -46,28 +50,107 @@ def standardize_inner_loss(
     return loss
 
 
-def check_reloadable(function: Callable) -> None:
-    """Raises if a saved model could not find this function again."""
-    if not _survives_serialization(function):
+def serialize_inner_loss(loss: keras.losses.Loss | Callable):
+    """Returns the configuration of a loss instance or function.
+
+    Raises:
+        ValueError: If a saved model could not find this function again.
+    """
+    if not (_is_loss(loss) or _survives_serialization(loss)):
         raise ValueError(
-            "Cannot save a `LogitClipLoss` around a function that Keras could "
-            "not find again when loading. Expected a function of "
+            "Cannot save a loss around a function that Keras could not find "
+            "again when loading. Expected a function of "
             "`keras.losses`, or one registered with the decorator "
             '`@keras.saving.register_keras_serializable(package="...")`. '
             "To keep the weights alone, use `model.save_weights`. "
-            f"Received: loss={function!r}"
+            f"Received: loss={loss!r}"
+        )
+    return keras.saving.serialize_keras_object(loss)
+
+
+def check_nothing_is_ignored(loss: keras.losses.Loss | Callable, dtype: str) -> None:
+    """Raises if settings of a wrapped loss would have no effect.
+
+    Args:
+        loss: The wrapped loss.
+        dtype: The dtype of the loss around it.
+    """
+    if not _is_loss(loss):
+        return
+    if loss.reduction != "sum_over_batch_size":
+        raise ValueError(
+            "The wrapped loss has a `reduction` of its own, which would be "
+            "ignored. Expected the default there and the reduction as an "
+            "argument of the loss around it. "
+            f"Received: loss.reduction={loss.reduction!r}"
+        )
+    if loss.dtype not in (dtype, keras.config.floatx()):
+        raise ValueError(
+            "The wrapped loss has a `dtype` of its own, which would be "
+            "ignored. Expected the default there and the dtype as an "
+            "argument of the loss around it. "
+            f"Received: loss.dtype={loss.dtype!r}, dtype={dtype!r}"
         )
 
 
-def call_inner_loss(loss: keras.losses.Loss | Callable, y_true, y_pred):
+def check_inner_call(loss, y_true, y_pred, axis: int) -> None:
+    """Raises if a wrapped loss would misread these labels or logits.
+
+    Args:
+        loss: The wrapped loss.
+        y_true: The labels.
+        y_pred: The logits.
+        axis: The class axis of the loss around it, as given.
+    """
+    rank = len(y_pred.shape)
+    resolved = resolve_axis(axis, rank)
+    inner_axis = getattr(loss, "axis", None)
+    if isinstance(inner_axis, int) and resolve_axis(inner_axis, rank) != resolved:
+        raise ValueError(
+            "Expected the wrapped loss and the loss around it to have the same "
+            f"class axis. Received: axis={axis}, loss.axis={inner_axis} "
+            f"for logits of rank {rank}"
+        )
+    check_class_ids_are_exact(y_true, y_pred, resolved)
+
+
+def call_inner_loss(loss: keras.losses.Loss | Callable, y_true, y_pred, axis: int):
     """Computes the per-sample values of a loss instance or function.
 
     An instance's `call`, not the instance: its `__call__` would reduce the
-    values before the wrapper can weight them.
+    values before the wrapper can weight them. Their mask, if they have one, is
+    left on them.
     """
-    if isinstance(loss, keras.losses.Loss):
-        return loss.call(y_true, y_pred)
-    return loss(*_match_ranks(y_true, y_pred))
+    if _is_loss(loss):
+        losses = loss.call(y_true, y_pred)
+    else:
+        losses = loss(*_match_ranks(y_true, y_pred))
+    _check_per_sample(losses, y_true, y_pred, axis)
+    return losses
+
+
+def check_same_shape(losses, others) -> None:
+    """Raises if the values to add are not of the same samples."""
+    sizes, other_sizes = tuple(losses.shape), tuple(others.shape)
+    known = [pair for pair in zip(sizes, other_sizes, strict=False) if None not in pair]
+    if len(sizes) != len(other_sizes) or any(a != b for a, b in known):
+        raise ValueError(
+            "Expected values of the same shape, one per sample, of what is added "
+            f"up. Received: shapes {sizes} and {other_sizes}"
+        )
+
+
+def _check_per_sample(losses, y_true, y_pred, axis):
+    """Refuses what a loss that broadcasts class ids against samples returns."""
+    too_large = len(losses.shape) >= len(y_pred.shape)
+    if too_large and holds_class_ids(y_true, y_pred, axis):
+        raise ValueError(
+            "Expected the wrapped loss to return one value per sample. "
+            f"Received: values of shape {tuple(losses.shape)} for labels of shape "
+            f"{tuple(y_true.shape)} and logits of shape {tuple(y_pred.shape)}. "
+            "Give the labels the shape that this loss expects, often "
+            "`(batch,)` or one-hot."
+        )
 
 
 def _match_ranks(y_true, y_pred):
@@ -131,11 +214,11 @@ def _check_activation(loss, activation: str | None) -> None:
     takes_probabilities = _takes_probabilities(loss)
     if takes_probabilities and activation is None:
         raise ValueError(
-            "Expected a loss that takes logits, since the norm of the logits is "
-            "what is clipped. Received one that takes probabilities: "
+            "Expected a loss that takes logits, since those are what the loss "
+            "around it works on. Received one that takes probabilities: "
             f"loss={_name(loss)}. Either give it `from_logits=True` where it has "
             'that argument, or pass `activation="softmax"` (or "sigmoid") to '
-            "`LogitClipLoss`, which is then applied to the clipped logits."
+            "the loss around it, if it has that one, to apply it to the logits."
         )
     if takes_probabilities is False and activation is not None:
         raise ValueError(

@@ -1,12 +1,12 @@
 """Generalized cross-entropy: between cross-entropy and mean absolute error."""
 
 import keras
-from keras import ops
 
 from keras_logitclip._validation import check_parameter
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_rows
+from keras_logitclip.losses._classification import one_minus_exp
 
 
 def generalized_cross_entropy(
@@ -103,4 +103,4 @@ def check_q(q) -> float:
 
 def box_cox(log_probability, q):
     """Returns (1 - p**q) / q, precise where p**q is close to 1."""
-    return -ops.expm1(q * log_probability) / q
+    return one_minus_exp(q * log_probability) / q

@@ -5,26 +5,15 @@ from collections.abc import Callable
 import keras
 
 from keras_logitclip import ops
-from keras_logitclip._validation import check_axis
 from keras_logitclip._validation import check_p
 from keras_logitclip._validation import check_tau
-from keras_logitclip._validation import holds_class_ids
-from keras_logitclip._validation import refuse_probabilities
-from keras_logitclip._validation import resolve_axis
-from keras_logitclip._validation import resolve_class_axis
 from keras_logitclip.losses._fused import can_fuse
 from keras_logitclip.losses._fused import fused_cross_entropy
-from keras_logitclip.losses._inner import call_inner_loss
-from keras_logitclip.losses._inner import check_reloadable
-from keras_logitclip.losses._inner import standardize_inner_loss
-
-# Numbers of classes up to which a dtype represents every class id. Keras
-# casts integer labels to the dtype of the loss before the loss sees them.
-_MAX_CLASSES = {"bfloat16": 256, "float16": 2048}
+from keras_logitclip.losses._wrapper import WrapperLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
-class LogitClipLoss(keras.losses.Loss):
+class LogitClipLoss(WrapperLoss):
     """Clips the norm of the logits at `tau`, then computes another loss.
 
     The clipped logits are bounded, and with them every loss that is
@@ -87,9 +76,6 @@ class LogitClipLoss(keras.losses.Loss):
         - [Wei et al., 2023](https://arxiv.org/abs/2212.04055)
     """
 
-    # Read by a `LogitClipLoss` around this one, like that of Keras's losses.
-    from_logits = True
-
     def __init__(
         self,
         loss: keras.losses.Loss | str | Callable,
@@ -101,115 +87,17 @@ class LogitClipLoss(keras.losses.Loss):
         name: str = "logit_clip",
         dtype=None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(loss, axis, activation, reduction, name, dtype)
         self.tau = check_tau(tau)
         self.p = check_p(p)
-        self.axis = check_axis(axis)
-        self.activation = _check_activation_name(activation)
-        self.loss = standardize_inner_loss(loss, activation, self.axis)
-        self._check_nothing_is_ignored()
 
-    def call(self, y_true, y_pred):
-        y_true = keras.ops.convert_to_tensor(y_true)
-        axis = resolve_class_axis(self.axis, y_pred.shape)
-        refuse_probabilities(
-            y_pred,
-            remedy="if the wrapped loss needs probabilities, pass "
-            '`activation="softmax"` (or "sigmoid") to `LogitClipLoss`.',
-        )
-        self._check_inner_axis(axis, len(y_pred.shape))
-        self._check_class_ids(y_true, y_pred, axis)
+    def wrap(self, y_true, y_pred, axis):
         if can_fuse(self.loss, y_true, y_pred, axis):
             return fused_cross_entropy(
                 self.loss, y_true, y_pred, self.tau, self.p, axis
             )
-        outputs = ops.logit_clip(y_pred, self.tau, self.p, axis)
-        if self.activation == "softmax":
-            outputs = keras.ops.softmax(outputs, axis)
-        elif self.activation == "sigmoid":
-            outputs = keras.ops.sigmoid(outputs)
-        losses = call_inner_loss(self.loss, y_true, outputs)
-        _check_per_sample(losses, y_true, y_pred, axis)
-        return losses
+        clipped = ops.logit_clip(y_pred, self.tau, self.p, axis)
+        return self.inner_losses(y_true, clipped, axis)
 
     def get_config(self):
-        if not isinstance(self.loss, keras.losses.Loss):
-            check_reloadable(self.loss)
-        config = super().get_config()
-        config.update(
-            {
-                "loss": keras.saving.serialize_keras_object(self.loss),
-                "tau": self.tau,
-                "p": self.p,
-                "axis": self.axis,
-                "activation": self.activation,
-                "dtype": self.dtype,
-            }
-        )
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        loss = keras.saving.deserialize_keras_object(config["loss"])
-        return cls(**{**config, "loss": loss})
-
-    def _check_nothing_is_ignored(self):
-        """Refuses settings of the wrapped loss that would have no effect."""
-        if not isinstance(self.loss, keras.losses.Loss):
-            return
-        if self.loss.reduction != "sum_over_batch_size":
-            raise ValueError(
-                "The wrapped loss has a `reduction` of its own, which would be "
-                "ignored. Expected the default there and the reduction as an "
-                "argument of `LogitClipLoss`. "
-                f"Received: loss.reduction={self.loss.reduction!r}"
-            )
-        if self.loss.dtype not in (self.dtype, keras.config.floatx()):
-            raise ValueError(
-                "The wrapped loss has a `dtype` of its own, which would be "
-                "ignored. Expected the default there and the dtype as an "
-                "argument of `LogitClipLoss`. "
-                f"Received: loss.dtype={self.loss.dtype!r}, dtype={self.dtype!r}"
-            )
-
-    def _check_inner_axis(self, axis, rank):
-        inner_axis = getattr(self.loss, "axis", None)
-        if isinstance(inner_axis, int) and resolve_axis(inner_axis, rank) != axis:
-            raise ValueError(
-                "Expected the wrapped loss and `LogitClipLoss` to have the same "
-                f"class axis. Received: axis={self.axis}, loss.axis={inner_axis} "
-                f"for logits of rank {rank}"
-            )
-
-    def _check_class_ids(self, y_true, y_pred, axis):
-        limit = _MAX_CLASSES.get(self.dtype)
-        classes = y_pred.shape[axis]
-        if limit and classes > limit and holds_class_ids(y_true, y_pred, axis):
-            raise ValueError(
-                f"Class ids of more than {limit} classes cannot be represented "
-                f"in {self.dtype}, and Keras casts labels to the dtype of the "
-                'loss. Expected `dtype="float32"` in `LogitClipLoss`, or one-hot '
-                f"labels. Received: {classes} classes, dtype={self.dtype!r}"
-            )
-
-
-def _check_activation_name(activation):
-    if activation not in (None, "softmax", "sigmoid"):
-        raise ValueError(
-            "Invalid value for argument `activation`: expected `None`, "
-            f'"softmax" or "sigmoid". Received: activation={activation!r}'
-        )
-    return activation
-
-
-def _check_per_sample(losses, y_true, y_pred, axis):
-    """Refuses what a loss that broadcasts class ids against samples returns."""
-    too_large = len(losses.shape) >= len(y_pred.shape)
-    if too_large and holds_class_ids(y_true, y_pred, axis):
-        raise ValueError(
-            "Expected the wrapped loss to return one value per sample. "
-            f"Received: values of shape {tuple(losses.shape)} for labels of shape "
-            f"{tuple(y_true.shape)} and logits of shape {tuple(y_pred.shape)}. "
-            "Give the labels the shape that this loss expects, often "
-            "`(batch,)` or one-hot."
-        )
+        return {**super().get_config(), "tau": self.tau, "p": self.p}
