@@ -1,0 +1,215 @@
+"""The bi-tempered logistic loss."""
+
+import keras
+from keras import ops
+
+from keras_logitclip._kernels.cross_entropy import are_class_ids
+from keras_logitclip._kernels.numerics import nonzero
+from keras_logitclip._kernels.numerics import power
+from keras_logitclip._kernels.numerics import row_maximum
+from keras_logitclip._validation import check_parameter
+from keras_logitclip.losses._classification import LogitsLoss
+from keras_logitclip.losses._classification import expected_loss
+from keras_logitclip.losses._classification import loss_of_logits
+from keras_logitclip.losses._classification import one_minus_exp
+
+# Newton's steps towards the normalizer of the tempered softmax. Of rows of up to
+# 128,000 logits that are up to 20,000 apart, with t2 up to `MAX_T2`, the slowest
+# needs 9 for float32 and 10 for float64.
+_STEPS = 10
+MAX_T2 = 5.0
+
+
+def bi_tempered(y_true, y_pred, t1: float = 0.8, t2: float = 1.2, axis: int = -1):
+    """Computes the bi-tempered logistic loss of each sample.
+
+    See `BiTempered` for the arguments.
+
+    Returns:
+        The losses: the shape of `y_pred` without `axis`, float64 for float64
+        logits and float32 for all others.
+    """
+    t1, t2 = check_t1(t1), check_t2(t2)
+
+    def loss(labels, logits):
+        log_probabilities = log_tempered_softmax(logits, t2)
+        return _bregman_divergence(labels, log_probabilities, t1)
+
+    return loss_of_logits(loss, y_true, y_pred, axis)
+
+
+@keras.saving.register_keras_serializable(package="keras_logitclip")
+class BiTempered(LogitsLoss):
+    """Cross-entropy with a tempered logarithm and a tempered softmax.
+
+    The logarithm with `t1 < 1` is bounded, and so is the loss of a sample far on
+    the wrong side; the softmax with `t2 > 1` has heavy tails, so that samples near
+    the boundary with wrong labels pull less. At `t1 = t2 = 1` it is cross-entropy
+    (for soft labels minus their own entropy, so that the best loss is zero).
+
+    Formula:
+
+    ```python
+    log_t(x) = (x ** (1 - t) - 1) / (1 - t)
+    p = maximum(0, 1 + (1 - t2) * (y_pred - normalizer)) ** (1 / (1 - t2))
+    loss = sum(
+        y_true * (log_t1(y_true) - log_t1(p))
+        - (y_true ** (2 - t1) - p ** (2 - t1)) / (2 - t1)
+    )
+    ```
+
+    where the normalizer makes the sum of `p` 1.
+
+    Args:
+        t1: Temperature of the logarithm in [0, 1]. Defaults to `0.8`.
+        t2: Temperature of the softmax in [1, 5]. Defaults to `1.2`.
+        axis: Integer, the class axis. Defaults to `-1`.
+        reduction: As in `keras.losses.Loss`. Defaults to
+            `"sum_over_batch_size"`.
+        name: Name of the loss. Defaults to `"bi_tempered"`.
+        dtype: The dtype of the loss's computations, as in
+            `keras.losses.Loss`. Defaults to `None`, which means
+            `keras.config.floatx()`.
+
+    Call arguments:
+        y_true: Class ids, of the shape of `y_pred` without `axis` or with size 1
+            there, or one-hot or soft labels of the shape of `y_pred`. Soft
+            labels take part as the formula says.
+            An id outside of the classes gives NaN.
+        y_pred: Logits of shape `(batch, ..., classes)`.
+
+    Raises:
+        ValueError: If `t1` or `t2` is out of range; and, when called, if the labels
+            do not fit or `y_pred` came out of a softmax or sigmoid (unnoticed
+            under JAX, where Keras leaves no mark of it).
+
+    Example:
+
+    >>> import keras
+    >>> from keras_logitclip import losses
+    >>> loss = losses.BiTempered(t1=0.5, t2=2.0)
+    >>> print(round(float(loss([0], keras.ops.array([[1.5, 0.0]]))), 4))
+    0.1915
+
+    References:
+        - [Amid et al., 2019](https://arxiv.org/abs/1906.03361)
+    """
+
+    def __init__(
+        self,
+        t1: float = 0.8,
+        t2: float = 1.2,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "bi_tempered",
+        dtype=None,
+    ):
+        super().__init__(axis, reduction, name, dtype)
+        self.t1 = check_t1(t1)
+        self.t2 = check_t2(t2)
+
+    def call(self, y_true, y_pred):
+        return bi_tempered(y_true, y_pred, self.t1, self.t2, self.axis)
+
+    def get_config(self):
+        return {**super().get_config(), "t1": self.t1, "t2": self.t2}
+
+
+def check_t1(t1) -> float:
+    """Returns the temperature of the logarithm as a float if it is in [0, 1]."""
+    return check_parameter(
+        "t1", t1, lambda number: 0 <= number <= 1, "a number in [0, 1]"
+    )
+
+
+def check_t2(t2) -> float:
+    """Returns the temperature of the softmax as a float if it is in [1, 5]."""
+    return check_parameter(
+        "t2", t2, lambda number: 1 <= number <= MAX_T2, f"a number in [1, {MAX_T2:g}]"
+    )
+
+
+def log_tempered_softmax(logits, t2: float):
+    """Returns the logarithm of each row's tempered softmax.
+
+    With the logits as depths d below the largest one and s = t2 - 1, the
+    probabilities are (1 + s (normalizer + d)) ** (-1 / s).
+    """
+    if t2 == 1:
+        return ops.log_softmax(logits, -1)
+    s = t2 - 1
+    largest = row_maximum(logits, -1, least=float("-inf"))
+    depths = ops.stop_gradient(largest) - logits
+    normalizer = _normalizer(depths, s)
+    return -ops.log1p(s * (normalizer + depths)) / s
+
+
+def tempered_log(log_x, t: float):
+    """Returns the tempered logarithm of x, given its logarithm."""
+    return log_x if t == 1 else -one_minus_exp((1 - t) * log_x) / (1 - t)
+
+
+def _normalizer(depths, s):
+    """Returns the solution of sum((1 + s (normalizer + depths)) ** (-1 / s)) = 1.
+
+    The iteration leaves no trace for the gradient. At the solution the derivative
+    of one step of Newton's method is that of the solution itself; two steps, one
+    through the other, have its second derivative, too.
+    """
+    constants = ops.stop_gradient(depths)
+    normalizer = ops.zeros_like(constants[:, :1])
+    for _ in range(_STEPS):
+        normalizer = _newton_step(normalizer, constants, s)
+    normalizer = ops.stop_gradient(normalizer)
+    return _newton_step(_newton_step(normalizer, depths, s), depths, s)
+
+
+def _newton_step(normalizer, depths, s):
+    """Makes a step towards the zero of total(normalizer) ** -s - 1.
+
+    That power of the total is an increasing concave function, and nearly a
+    straight line: from the left, Newton's method never steps past the zero. All
+    numbers are those of the row divided by its largest probability, so that
+    nothing overflows, and a small `s` cancels nowhere.
+    """
+    exponents = ops.log1p(s * depths / (1 + s * normalizer))
+    quotients = ops.exp(-exponents / s)
+    total = ops.sum(quotients, -1, keepdims=True)
+    slope = ops.sum(quotients * ops.exp(-exponents), -1, keepdims=True)
+    target = _expm1(s * ops.log(total)) / s
+    return normalizer + total / slope * (target - normalizer)
+
+
+def _expm1(x):
+    """Returns exp(x) - 1 for positive x, precise near zero, too.
+
+    Compiled by torch for CPUs, `ops.expm1` is the difference that cancels. In
+    float64 there are digits to spare for that, and JAX's `ops.tanh` has too few.
+    """
+    if keras.backend.standardize_dtype(x.dtype) == "float64":
+        return ops.expm1(x)
+    return ops.tanh(x / 2) * (ops.exp(x) + 1)
+
+
+def _bregman_divergence(labels, log_probabilities, t1):
+    """Returns the divergence of the labels from the probabilities.
+
+    The sum of p ** (2 - t1) is taken minus 1, which is the sum of p: term by term,
+    that does not cancel, and vanishes at t1 = 1.
+    """
+    given = expected_loss(labels, log_probabilities, lambda x: -tempered_log(x, t1))
+    excess = ops.exp(log_probabilities) * ops.expm1((1 - t1) * log_probabilities)
+    divergence = given + ops.sum(excess, -1) / (2 - t1)
+    if are_class_ids(labels):
+        return divergence
+    return divergence + _divergence_of_labels(labels, t1)
+
+
+def _divergence_of_labels(labels, t1):
+    """Returns what depends on the labels alone; zero if they are one-hot."""
+    powers = power(labels, 2 - t1)
+    if t1 == 1:
+        products = labels * ops.log(nonzero(labels))
+    else:
+        products = (powers - labels) / (1 - t1)
+    return ops.sum(products, -1) + (1 - ops.sum(powers, -1)) / (2 - t1)
