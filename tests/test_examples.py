@@ -1,6 +1,7 @@
 """The examples and the README's code run under the current backend."""
 
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.test_datasets import write_cifar
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = {
@@ -41,6 +44,19 @@ def test_examples_run(name, tmp_path):
     assert re.search(expected, result.stdout, re.DOTALL)
     if name == "quickstart.py":
         assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_human_noise_runs(tmp_path):
+    """On ten images in the format of CIFAR-10, half of them with wrong labels."""
+    _, labels = write_cifar("cifar10", tmp_path / "cifar-10-batches-py")
+    clean = labels[:10]
+    contents = {"clean_label": clean, "worse_label": np.where(clean < 5, 5, clean)}
+    (tmp_path / "human.pt").write_bytes(pickle.dumps(contents))
+    arguments = ["--data-dir", ".", "--labels", "human.pt", "--epochs", "1"]
+    result = run_example("human_noise.py", arguments, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "kind='human, worse', asked_rate=None, rate=0.5" in result.stdout
+    assert re.search("LogitClip, tau=1: test accuracy .* memorized", result.stdout)
 
 
 @pytest.mark.parametrize(
