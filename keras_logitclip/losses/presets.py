@@ -1,10 +1,10 @@
 """The robust losses under their papers' names, with their papers' values."""
 
-import operator
 from typing import NamedTuple
 
 import keras
 
+from keras_logitclip._counts import check_count
 from keras_logitclip.losses.active_passive import ActivePassive
 from keras_logitclip.losses.asymmetric import AsymmetricExponential
 from keras_logitclip.losses.asymmetric import AsymmetricGeneralizedCrossEntropy
@@ -233,7 +233,7 @@ def preset(name: str, num_classes: int) -> keras.losses.Loss:
     """
     key = _find(name)
     loss, cifar10, cifar100, *_ = PRESETS[key]
-    few = _check_num_classes(num_classes) < _MANY_CLASSES
+    few = check_count("num_classes", num_classes, minimum=2) < _MANY_CLASSES
     arguments = {**(cifar10 if few else cifar100), "name": _snake_case(key)}
     if isinstance(loss, tuple):
         for role, part in zip(("active", "passive"), loss, strict=True):
@@ -251,18 +251,6 @@ def _find(name):
             f"{[*PRESETS, *_OTHER_NAMES]}. Received: name={name!r}"
         )
     return names[name.lower()]
-
-
-def _check_num_classes(num_classes):
-    try:
-        if isinstance(num_classes, bool) or operator.index(num_classes) < 2:
-            raise TypeError
-    except TypeError:
-        raise ValueError(
-            "Invalid value for argument `num_classes`: expected an integer of at "
-            f"least 2. Received: num_classes={num_classes!r}"
-        ) from None
-    return num_classes
 
 
 def _snake_case(name):

@@ -4,6 +4,7 @@ import operator
 
 import numpy as np
 
+from keras_logitclip._counts import check_count
 from keras_logitclip._validation import check_parameter
 
 
@@ -26,13 +27,7 @@ def check_flag(name: str, value) -> bool:
 
 def check_num_classes(num_classes) -> int:
     """Returns the number of classes as an int if there are at least two."""
-    number = _as_integer(num_classes)
-    if number is None or number < 2:
-        raise ValueError(
-            "Invalid value for argument `num_classes`: expected an integer of at "
-            f"least 2. Received: num_classes={num_classes!r}"
-        )
-    return number
+    return check_count("num_classes", num_classes, minimum=2)
 
 
 def check_labels(labels, num_classes: int, name: str = "labels") -> np.ndarray:
