@@ -4,6 +4,7 @@ from keras_logitclip import _backend
 
 _backend.import_keras()
 
+from keras_logitclip import bounds  # noqa: E402
 from keras_logitclip import datasets  # noqa: E402
 from keras_logitclip import layers  # noqa: E402
 from keras_logitclip import losses  # noqa: E402
@@ -18,6 +19,7 @@ __all__ = [
     "LogitClip",
     "LogitClipLoss",
     "__version__",
+    "bounds",
     "datasets",
     "layers",
     "losses",

@@ -1,0 +1,99 @@
+"""The command line: `python -m keras_logitclip`."""
+
+import argparse
+from collections.abc import Sequence
+
+from keras_logitclip import bounds
+
+# The values of 1 / tau that the paper searches.
+PAPER_GRID = (0.1, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command that the arguments name (those of the process by default)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_logitclip",
+        description="LogitClip: train classifiers on noisy labels.",
+    )
+    commands = parser.add_subparsers(metavar="command", required=True)
+    _add_tau_command(commands)
+    options = parser.parse_args(arguments)
+    try:
+        print(options.run(options))
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+def _add_tau_command(commands):
+    parser = commands.add_parser(
+        "tau",
+        help="suggest a threshold for symmetric label noise",
+        description="Prints the threshold that follows from the rate of symmetric "
+        "label noise, and what it and those that the paper searches guarantee. It is "
+        "a start, not a result: compare it with others on held-out noisy labels.",
+    )
+    parser.add_argument(
+        "--classes", type=int, required=True, help="number of classes, at least 2"
+    )
+    parser.add_argument(
+        "--noise-rate",
+        type=float,
+        required=True,
+        help="share of the labels that are wrong, below (classes - 1) / classes",
+    )
+    parser.add_argument(
+        "--p", type=float, default=2.0, help="order of the norm (default: 2)"
+    )
+    parser.set_defaults(run=_tau)
+
+
+def _tau(options):
+    suggested = bounds.tau_for_noise_rate(
+        options.noise_rate, options.classes, options.p
+    )
+    rows = [_guarantees(suggested, options)]
+    rows += [_guarantees(1 / inverse, options) for inverse in PAPER_GRID]
+    header = (
+        "tau",
+        "1/tau",
+        "largest probability",
+        "smallest loss",
+        "largest loss",
+        "excess risk below",
+    )
+    return "\n".join(
+        [
+            f"{options.classes} classes, {options.noise_rate:.4g} of the labels wrong "
+            f"(symmetric noise), norm of order {options.p:g}",
+            f"Suggested: tau = {suggested:.4g}, the smallest that does not underfit",
+            "",
+            *_table(header, rows),
+            "",
+            "First row: the suggestion. Others: the paper's grid. Loss: cross-entropy.",
+        ]
+    )
+
+
+def _guarantees(tau, options):
+    lower, upper = bounds.cross_entropy_bounds(tau, options.classes, options.p)
+    return (
+        tau,
+        1 / tau,
+        bounds.max_probability(tau, options.classes, options.p),
+        lower,
+        upper,
+        bounds.excess_risk_bound(tau, options.classes, options.noise_rate, options.p),
+    )
+
+
+def _table(header, rows):
+    cells = [header, *([f"{value:.4g}" for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in cells
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""The range of cross-entropy over the logits of bounded norm."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_logitclip._validation import check_p
+from keras_logitclip._validation import check_tau
+from keras_logitclip.bounds._search import bisect
+from keras_logitclip.bounds._search import minimize
+from keras_logitclip.noise._validation import check_num_classes
+
+
+class Bounds(NamedTuple):
+    """The smallest and the largest value of a loss."""
+
+    lower: float
+    upper: float
+
+
+def cross_entropy_bounds(tau: float, num_classes: int, p: float = 2) -> Bounds:
+    """Returns the smallest and the largest cross-entropy of clipped logits.
+
+    Both are attained: no logits of norm up to `tau` have a cross-entropy outside,
+    and some reach each end.
+
+    The smallest: by Jensen's inequality the classes other than the label are equal,
+    and by Hölder's inequality the label can exceed them by `tau * spread(p)`, see
+    the formula.
+
+    The largest: the label is at `-a`, and by flipping signs no other class is
+    negative. With `x = z**p` for those, the sum of `exp(x ** (1 / p))` is to be as
+    large as possible for a given sum of `x`. The function is concave for
+    `z < p - 1` and convex beyond, so that one class is at `b` and all others are at
+    the same `s <= b`. Either `s = b`, which is the smallest case with its signs
+    flipped, or the derivatives vanish at `b = s * exp((b - s) / (p - 1))`: this
+    leaves one unknown, `b - s`, which the norm determines and bisection finds.
+
+    Formula:
+
+    ```python
+    spread = (1 + (K - 1) ** (-q / p)) ** (1 / q)  # 1 / p + 1 / q = 1
+    lower = log(1 + (K - 1) * exp(-tau * spread))
+    upper = max(a + log(exp(b) + (K - 2) * exp(s)))  # + log(1 + ...), over a, b, s
+    ```
+
+    Args:
+        tau: Threshold of the norm, a number greater than zero;
+            `float("inf")` for no clipping.
+        num_classes: Number of classes, at least 2.
+        p: Order of the norm, a number of at least 1; `float("inf")` is the
+            maximum norm. Defaults to `2`.
+
+    Returns:
+        `Bounds(lower, upper)`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> from keras_logitclip import bounds
+    >>> lower, upper = bounds.cross_entropy_bounds(tau=1.0, num_classes=10)
+    >>> print(f"{lower:.4f} to {upper:.4f}")
+    1.4199 to 3.2893
+
+    References:
+        - [Wei et al., 2023](https://arxiv.org/abs/2212.04055)
+    """
+    tau, num_classes, p = _check(tau, num_classes, p)
+    others = math.log(num_classes - 1)
+    distance = tau * spread(num_classes, p)
+    lower = softplus(others - distance)
+    upper = softplus(others + distance)
+    if num_classes > 2 and 1 < p < math.inf and tau < math.inf:
+        upper = max(upper, _upper_with_one_large(tau, num_classes, p))
+    return Bounds(lower, upper)
+
+
+def closed_form_upper_bound(tau: float, num_classes: int, p: float = 2) -> float:
+    """Returns a simple upper bound of the cross-entropy of clipped logits.
+
+    By Hölder's inequality two logits differ by at most `2 ** (1 / q) * tau`. The
+    bound supposes that all classes exceed the label by that much at once, which
+    takes `p` of 1 or infinity, or two classes. `cross_entropy_bounds` has the
+    largest value itself.
+
+    Formula:
+
+    ```python
+    bound = log(1 + (K - 1) * exp(2 ** (1 - 1 / p) * tau))
+    ```
+
+    Args:
+        tau: Threshold of the norm, a number greater than zero;
+            `float("inf")` for no clipping.
+        num_classes: Number of classes, at least 2.
+        p: Order of the norm, a number of at least 1; `float("inf")` is the
+            maximum norm. Defaults to `2`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> from keras_logitclip import bounds
+    >>> print(round(bounds.closed_form_upper_bound(tau=1.0, num_classes=10), 4))
+    3.6381
+    """
+    tau, num_classes, p = _check(tau, num_classes, p)
+    return softplus(math.log(num_classes - 1) + 2 ** (1 - 1 / p) * tau)
+
+
+def paper_cross_entropy_bounds(tau: float, num_classes: int) -> Bounds:
+    """Returns the bounds of the paper, which hold for a norm of any order.
+
+    They are those of the maximum norm, the largest ball. For the other norms
+    `cross_entropy_bounds` are tighter.
+
+    Formula:
+
+    ```python
+    lower = log(1 + (K - 1) * exp(-2 * tau))
+    upper = log(1 + (K - 1) * exp(2 * tau))
+    ```
+
+    Args:
+        tau: Threshold of the norm, a number greater than zero;
+            `float("inf")` for no clipping.
+        num_classes: Number of classes, at least 2.
+
+    Returns:
+        `Bounds(lower, upper)`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> from keras_logitclip import bounds
+    >>> lower, upper = bounds.paper_cross_entropy_bounds(tau=1.0, num_classes=10)
+    >>> print(f"{lower:.4f} to {upper:.4f}")
+    0.7966 to 4.2121
+
+    References:
+        - [Wei et al., 2023](https://arxiv.org/abs/2212.04055)
+    """
+    return cross_entropy_bounds(tau, num_classes, math.inf)
+
+
+def spread(num_classes: int, p: float) -> float:
+    """Returns how far one logit can be above all others if the norm is 1."""
+    if p == 1:
+        return 1.0
+    # -q / p and 1 / q, for p of infinity, too.
+    exponent, inverse_of_q = -1 / (p - 1), 1 - 1 / p
+    return (1 + (num_classes - 1) ** exponent) ** inverse_of_q
+
+
+def softplus(x: float) -> float:
+    """Returns log(1 + exp(x)), which does not overflow."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def _check(tau, num_classes, p):
+    return check_tau(tau), check_num_classes(num_classes), check_p(p)
+
+
+def _upper_with_one_large(tau, num_classes, p):
+    """Returns the largest loss with `b > s`, or minus infinity if there is none.
+
+    The norm falls with `b - s`, then grows. Of the two solutions the one with the
+    larger difference is the maximum; between it and `b = s` the other one is a
+    minimum.
+    """
+
+    def log_norm(gap):
+        return _stationary_point(gap, num_classes, p)[-1]
+
+    # At a gap of tau, b alone exceeds it.
+    shortest = minimize(log_norm, 1e-9 * tau, tau)
+    if log_norm(shortest) >= math.log(tau):
+        return -math.inf
+    gap = bisect(lambda gap: log_norm(gap) - math.log(tau), shortest, tau)
+    log_a, log_b, log_s, log_norm_there = _stationary_point(gap, num_classes, p)
+    # Scaled to the norm exactly: then rounding of the gap has no effect to first
+    # order, and none of the results is beyond the maximum.
+    a, b, s = (
+        tau * math.exp(log_x - log_norm_there) for log_x in (log_a, log_b, log_s)
+    )
+    return softplus(a + float(np.logaddexp(b, math.log(num_classes - 2) + s)))
+
+
+def _stationary_point(gap, num_classes, p):
+    """Returns the logarithms of `a`, `b`, `s` and of their norm for `gap = b - s`.
+
+    As `b / s` is `exp(gap / (p - 1))`, the gap determines both; then the derivative
+    by `a` vanishes where `(a / b) ** (p - 1)` is `1 + (K - 2) * exp(-gap)`.
+    """
+    others = math.log(num_classes - 2)
+    log_b = np.log(gap) - np.log(-np.expm1(-gap / (p - 1)))
+    log_s = log_b - gap / (p - 1)
+    log_a = log_b + np.log1p(np.exp(others - gap)) / (p - 1)
+    powers = [p * (log_x - log_a) for log_x in (log_a, log_b, log_s)]
+    powers[-1] = powers[-1] + others
+    log_norm = log_a + np.logaddexp.reduce(powers) / p
+    return log_a, log_b, log_s, log_norm

@@ -1,0 +1,194 @@
+"""The range of any loss over the logits of bounded norm. Alone here, needs Keras."""
+
+import math
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_logitclip._validation import check_p
+from keras_logitclip._validation import check_tau
+from keras_logitclip.bounds._cross_entropy import Bounds
+from keras_logitclip.bounds._cross_entropy import cross_entropy_bounds
+from keras_logitclip.bounds._few_valued import extreme_values
+from keras_logitclip.bounds._few_valued import kinds_for_other_losses
+from keras_logitclip.bounds._few_valued import kinds_for_symmetric_losses
+from keras_logitclip.losses._inner import call_inner_loss
+from keras_logitclip.losses._inner import standardize_inner_loss
+from keras_logitclip.losses.active_passive import ActivePassive
+from keras_logitclip.losses.asymmetric import AsymmetricExponential
+from keras_logitclip.losses.asymmetric import AsymmetricGeneralizedCrossEntropy
+from keras_logitclip.losses.asymmetric import AsymmetricUnhinged
+from keras_logitclip.losses.bi_tempered import BiTempered
+from keras_logitclip.losses.bootstrap import Bootstrap
+from keras_logitclip.losses.confidence_regularized import ConfidenceRegularized
+from keras_logitclip.losses.cross_entropy import CrossEntropy
+from keras_logitclip.losses.focal import Focal
+from keras_logitclip.losses.generalized_cross_entropy import GeneralizedCrossEntropy
+from keras_logitclip.losses.jensen_shannon import JensenShannon
+from keras_logitclip.losses.logit_clip import LogitClipLoss
+from keras_logitclip.losses.logit_norm_cross_entropy import LogitNormCrossEntropy
+from keras_logitclip.losses.logit_value_clip import LogitValueClipLoss
+from keras_logitclip.losses.mean_absolute_error import CategoricalMeanAbsoluteError
+from keras_logitclip.losses.norm_penalty import NormPenalty
+from keras_logitclip.losses.normalized import NormalizedCrossEntropy
+from keras_logitclip.losses.normalized import NormalizedFocal
+from keras_logitclip.losses.normalized import NormalizedGeneralizedCrossEntropy
+from keras_logitclip.losses.normalized_negative import NormalizedNegativeCrossEntropy
+from keras_logitclip.losses.normalized_negative import NormalizedNegativeFocal
+from keras_logitclip.losses.partially_huberized import PHuberCrossEntropy
+from keras_logitclip.losses.partially_huberized import PHuberGeneralizedCrossEntropy
+from keras_logitclip.losses.symmetric_cross_entropy import ReverseCrossEntropy
+from keras_logitclip.losses.symmetric_cross_entropy import SymmetricCrossEntropy
+from keras_logitclip.losses.taylor_cross_entropy import TaylorCrossEntropy
+from keras_logitclip.noise._validation import check_num_classes
+
+# Functions of the label's probability, which fall where it grows.
+_OF_ONE_PROBABILITY = (
+    AsymmetricExponential,
+    AsymmetricGeneralizedCrossEntropy,
+    AsymmetricUnhinged,
+    CategoricalMeanAbsoluteError,
+    CrossEntropy,
+    Focal,
+    GeneralizedCrossEntropy,
+    JensenShannon,
+    PHuberCrossEntropy,
+    PHuberGeneralizedCrossEntropy,
+    ReverseCrossEntropy,
+    SymmetricCrossEntropy,
+    TaylorCrossEntropy,
+)
+# Of the others, those to which all classes but the label are the same.
+_SYMMETRIC = (
+    BiTempered,
+    Bootstrap,
+    ConfidenceRegularized,
+    LogitNormCrossEntropy,
+    NormalizedCrossEntropy,
+    NormalizedFocal,
+    NormalizedGeneralizedCrossEntropy,
+    NormalizedNegativeCrossEntropy,
+    NormalizedNegativeFocal,
+)
+_SYMMETRIC_WRAPPERS = (LogitClipLoss, LogitValueClipLoss, NormPenalty)
+# Logits to evaluate at once.
+_CHUNK = 2**21
+
+
+def loss_bounds(loss, tau: float, num_classes: int, p: float = 2) -> Bounds:
+    """Returns the smallest and the largest value of a loss of clipped logits.
+
+    **Exact** for the losses that depend on the probability of the label alone and
+    fall with it: `CrossEntropy`, `CategoricalMeanAbsoluteError`,
+    `ReverseCrossEntropy`, `SymmetricCrossEntropy`, `GeneralizedCrossEntropy`,
+    `PHuberCrossEntropy`, `PHuberGeneralizedCrossEntropy`, `TaylorCrossEntropy`,
+    `Focal`, `JensenShannon`, `AsymmetricGeneralizedCrossEntropy`,
+    `AsymmetricUnhinged`, `AsymmetricExponential` and each `ActivePassive` of two of
+    them. The most and the least probable label are those of
+    `cross_entropy_bounds`, for any number of classes.
+
+    **Numerical** for all others: values that a search has found, so that the true
+    range can be a little wider. The losses that treat all classes but the label
+    alike are searched where their extremes lie, among logits of at most four
+    different values; time grows with the number of classes, up to
+    half a minute or so for 100,000. The rest,
+    such as `ForwardCorrection`, and functions of your own, is searched label by
+    label and in all logits at once, which takes long and finds less from a hundred
+    classes on.
+
+    The loss is computed by the current backend: in float64 on TensorFlow and
+    PyTorch, in float32 elsewhere.
+
+    Args:
+        loss: A loss that takes logits and class ids: an instance, one of
+            `keras_logitclip.losses` or of Keras, a name of a Keras loss, or a
+            function `(y_true, y_pred)`. Without `LogitClipLoss`: the clipping is
+            given by the other arguments.
+        tau: Threshold of the norm, a finite number greater than zero.
+        num_classes: Number of classes, at least 2.
+        p: Order of the norm, a number of at least 1; `float("inf")` is the
+            maximum norm. Defaults to `2`.
+
+    Returns:
+        `Bounds(lower, upper)`.
+
+    Raises:
+        ValueError: If an argument is out of range, or if the loss takes
+            probabilities or is NaN for some logits.
+
+    Example:
+
+    >>> from keras_logitclip import bounds
+    >>> from keras_logitclip.losses import GeneralizedCrossEntropy
+    >>> loss = GeneralizedCrossEntropy(q=0.7)
+    >>> lower, upper = bounds.loss_bounds(loss, tau=1.0, num_classes=10)
+    >>> print(f"{lower:.4f} to {upper:.4f}")
+    0.8998 to 1.2857
+    """
+    tau, num_classes, p = check_tau(tau), check_num_classes(num_classes), check_p(p)
+    if tau == math.inf:
+        raise ValueError(
+            "Invalid value for argument `tau`: expected a finite number, since many "
+            f"losses of logits of any length have no bounds. Received: tau={tau}"
+        )
+    loss = standardize_inner_loss(loss, activation=None, axis=-1)
+    if _depends_on_one_probability(loss):
+        return _bounds_from_cross_entropy(
+            loss, cross_entropy_bounds(tau, num_classes, p)
+        )
+    return _search_bounds(loss, tau, num_classes, p)
+
+
+def _depends_on_one_probability(loss) -> bool:
+    if type(loss) is ActivePassive:
+        return all(map(_depends_on_one_probability, (loss.active, loss.passive)))
+    return type(loss) in _OF_ONE_PROBABILITY
+
+
+def _is_symmetric(loss) -> bool:
+    if type(loss) is ActivePassive:
+        return all(map(_is_symmetric, (loss.active, loss.passive)))
+    if type(loss) in _SYMMETRIC_WRAPPERS:
+        return _is_symmetric(loss.loss)
+    return type(loss) in _SYMMETRIC + _OF_ONE_PROBABILITY
+
+
+def _bounds_from_cross_entropy(loss, cross_entropies) -> Bounds:
+    # Two classes do: their logits (x, 0) have the cross-entropy log(1 + exp(-x)).
+    tiny = np.finfo("float64").tiny
+    values = np.maximum(cross_entropies, tiny)
+    x = -values - np.log(-np.expm1(-values))
+    logits = np.stack([x, np.zeros(2)], -1)
+    return Bounds(*(0.0 + _values(loss, np.zeros(2, "int32"), logits)).tolist())
+
+
+def _search_bounds(loss, tau, num_classes, p) -> Bounds:
+    symmetric = _is_symmetric(loss)
+    kinds_for = kinds_for_symmetric_losses if symmetric else kinds_for_other_losses
+    lower, upper = extreme_values(
+        lambda labels, logits: _values(loss, labels, logits),
+        kinds_for(num_classes),
+        tau,
+        p,
+        at_once=max(_CHUNK // num_classes, 1),
+    )
+    return Bounds(float(lower), float(upper))
+
+
+def _values(loss: Callable, labels, logits) -> np.ndarray:
+    losses = call_inner_loss(
+        loss,
+        keras.ops.convert_to_tensor(labels),
+        keras.ops.convert_to_tensor(logits),
+        axis=-1,
+    )
+    losses = keras.ops.convert_to_numpy(losses).astype("float64")
+    if np.isnan(losses).any():
+        first = int(np.isnan(losses).argmax())
+        raise ValueError(
+            "Expected a loss that is a number for all class ids and clipped logits. "
+            f"Received: NaN for class {labels[first]} and logits up to "
+            f"{np.abs(logits[first]).max():.4g}"
+        )
+    return losses

@@ -1,0 +1,130 @@
+"""The most probable that a class can be, and the thresholds that follow from it."""
+
+import math
+
+from keras_logitclip._validation import check_p
+from keras_logitclip._validation import check_parameter
+from keras_logitclip.bounds._cross_entropy import cross_entropy_bounds
+from keras_logitclip.bounds._cross_entropy import spread
+from keras_logitclip.noise._validation import check_num_classes
+
+
+def max_probability(tau: float, num_classes: int, p: float = 2) -> float:
+    """Returns the largest probability that clipped logits can give to a class.
+
+    It is that of the smallest cross-entropy, see `cross_entropy_bounds`.
+
+    Formula:
+
+    ```python
+    spread = (1 + (K - 1) ** (-q / p)) ** (1 / q)  # 1 / p + 1 / q = 1
+    probability = 1 / (1 + (K - 1) * exp(-tau * spread))
+    ```
+
+    Args:
+        tau: Threshold of the norm, a number greater than zero;
+            `float("inf")` for no clipping.
+        num_classes: Number of classes, at least 2.
+        p: Order of the norm, a number of at least 1; `float("inf")` is the
+            maximum norm. Defaults to `2`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> from keras_logitclip import bounds
+    >>> print(round(bounds.max_probability(tau=1.0, num_classes=10), 4))
+    0.2417
+    """
+    return math.exp(-cross_entropy_bounds(tau, num_classes, p).lower)
+
+
+def tau_for_probability(probability: float, num_classes: int, p: float = 2) -> float:
+    """Returns the smallest threshold at which a class can have this probability.
+
+    The inverse of `max_probability`.
+
+    Formula:
+
+    ```python
+    spread = (1 + (K - 1) ** (-q / p)) ** (1 / q)  # 1 / p + 1 / q = 1
+    tau = log((K - 1) * probability / (1 - probability)) / spread
+    ```
+
+    Args:
+        probability: Probability that has to be possible, a number in
+            `(1 / num_classes, 1)`.
+        num_classes: Number of classes, at least 2.
+        p: Order of the norm, a number of at least 1; `float("inf")` is the
+            maximum norm. Defaults to `2`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> from keras_logitclip import bounds
+    >>> print(round(bounds.tau_for_probability(0.9, num_classes=10), 4))
+    4.1689
+    """
+    num_classes, p = check_num_classes(num_classes), check_p(p)
+    probability = check_parameter(
+        "probability",
+        probability,
+        lambda number: 1 < num_classes * number < num_classes,
+        f"a number in (1 / num_classes, 1), which for {num_classes} classes is "
+        f"({1 / num_classes:.6g}, 1)",
+    )
+    excess = (num_classes * probability - 1) / (1 - probability)
+    return math.log1p(excess) / spread(num_classes, p)
+
+
+def tau_for_noise_rate(noise_rate: float, num_classes: int, p: float = 2) -> float:
+    """Returns the smallest threshold that does not underfit symmetric noise.
+
+    Where a label is wrong with probability `noise_rate`, a perfect model gives the
+    true class the probability `1 - noise_rate`, and the smallest noisy risk needs
+    no more: the threshold is `tau_for_probability(1 - noise_rate)`. With a smaller
+    one no model is as sure as it should be; a larger one leaves room to memorize.
+
+    A rule of thumb of this package, not of the paper: a start for a search.
+
+    Args:
+        noise_rate: Probability that a label is replaced by another class, all of
+            them equally likely. A number in `[0, (num_classes - 1) / num_classes)`.
+        num_classes: Number of classes, at least 2.
+        p: Order of the norm, a number of at least 1; `float("inf")` is the
+            maximum norm. Defaults to `2`.
+
+    Returns:
+        The threshold, `float("inf")` for a rate of 0.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> from keras_logitclip import bounds
+    >>> print(round(bounds.tau_for_noise_rate(0.4, num_classes=10), 4))
+    2.4691
+    """
+    num_classes, p = check_num_classes(num_classes), check_p(p)
+    noise_rate = check_noise_rate(noise_rate, num_classes)
+    if noise_rate == 0:
+        return math.inf
+    # Without the difference 1 - noise_rate, in which a small rate would vanish.
+    excess = (num_classes - 1 - num_classes * noise_rate) / noise_rate
+    return math.log1p(excess) / spread(num_classes, p)
+
+
+def check_noise_rate(noise_rate, num_classes: int) -> float:
+    """Returns the rate as a float if the true class is the most frequent."""
+    return check_parameter(
+        "noise_rate",
+        noise_rate,
+        lambda number: number >= 0 and num_classes * number < num_classes - 1,
+        "a number in [0, (num_classes - 1) / num_classes), which for "
+        f"{num_classes} classes is [0, {1 - 1 / num_classes:.6g}); beyond, the true "
+        "class is no longer the most frequent label",
+    )
