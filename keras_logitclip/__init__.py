@@ -5,9 +5,11 @@ from keras_logitclip import _backend
 _backend.import_keras()
 
 from keras_logitclip import bounds  # noqa: E402
+from keras_logitclip import callbacks  # noqa: E402
 from keras_logitclip import datasets  # noqa: E402
 from keras_logitclip import layers  # noqa: E402
 from keras_logitclip import losses  # noqa: E402
+from keras_logitclip import metrics  # noqa: E402
 from keras_logitclip import noise  # noqa: E402
 from keras_logitclip import ops  # noqa: E402
 from keras_logitclip.layers import LogitClip  # noqa: E402
@@ -20,9 +22,11 @@ __all__ = [
     "LogitClipLoss",
     "__version__",
     "bounds",
+    "callbacks",
     "datasets",
     "layers",
     "losses",
+    "metrics",
     "noise",
     "ops",
 ]

@@ -1,0 +1,168 @@
+"""Metrics of the logits' norm: what there is to clip, and how much of it is."""
+
+import keras
+
+from keras_logitclip import ops
+from keras_logitclip._kernels.numerics import constant
+from keras_logitclip._validation import check_axis
+from keras_logitclip._validation import check_p
+from keras_logitclip._validation import check_tau
+from keras_logitclip._validation import refuse_probabilities
+from keras_logitclip._validation import resolve_class_axis
+from keras_logitclip.losses._masks import mask_of
+
+
+class _MeanOfRows(keras.metrics.MeanMetricWrapper):
+    """Base of the metrics with one value per logit vector."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        mask = mask_of(y_pred)
+        if mask is not None and sample_weight is None:
+            # Without weights, Keras before 3.15 forgets the mask.
+            sample_weight = keras.ops.cast(mask, self.dtype)
+        return super().update_state(y_true, y_pred, sample_weight)
+
+
+@keras.saving.register_keras_serializable(package="keras_logitclip")
+class LogitNorm(_MeanOfRows):
+    """Computes the mean norm of the logits.
+
+    While a network memorizes wrong labels the norm of its logits grows. Next to
+    `tau` it tells how much is left to clip. Of logits that come out of a
+    `LogitClip` layer it is the norm after clipping.
+
+    Formula:
+
+    ```python
+    metric = mean(sum(abs(y_pred) ** p, axis) ** (1 / p))
+    ```
+
+    Args:
+        p: Order of the norm, a number of at least 1; `float("inf")` is the
+            maximum norm. Defaults to `2`.
+        axis: Integer, the class axis. Defaults to `-1`.
+        name: Name of the metric. Defaults to `"logit_norm"`.
+        dtype: The dtype of the mean, as in `keras.metrics.Metric`. Defaults to
+            `None`, which means `keras.config.floatx()`.
+
+    Call arguments:
+        y_true: Labels, which do not matter.
+        y_pred: Logits of shape `(batch, ..., classes)`. Those that a mask hides
+            are left out.
+        sample_weight: Weights of the norms, of a shape that broadcasts to that
+            of `y_pred` without `axis`, as in `keras.metrics.Mean`. Defaults to
+            `None`.
+
+    Raises:
+        ValueError: If `p` or `axis` is out of range; and, when called, if `y_pred`
+            are integers or came out of a softmax or sigmoid (unnoticed under
+            JAX, where Keras leaves no mark of it).
+
+    Example:
+
+    >>> from keras_logitclip import metrics
+    >>> metric = metrics.LogitNorm()
+    >>> metric.update_state(None, [[3.0, 4.0], [0.0, 1.0]])
+    >>> print(float(metric.result()))
+    3.0
+    """
+
+    def __init__(
+        self, p: float = 2, axis: int = -1, name: str = "logit_norm", dtype=None
+    ):
+        self.p = check_p(p)
+        self.axis = check_axis(axis)
+        super().__init__(_norm, name=name, dtype=dtype, p=self.p, axis=self.axis)
+
+    def get_config(self):
+        return {
+            "p": self.p,
+            "axis": self.axis,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_logitclip")
+class ClippedFraction(_MeanOfRows):
+    """Computes the share of the logit vectors that a threshold `tau` clips.
+
+    Formula:
+
+    ```python
+    metric = mean(sum(abs(y_pred) ** p, axis) ** (1 / p) > tau)
+    ```
+
+    Args:
+        tau: Threshold of the norm, a number greater than zero, as in
+            `LogitClipLoss`.
+        p: Order of the norm, a number of at least 1; `float("inf")` is the
+            maximum norm. Defaults to `2`.
+        axis: Integer, the class axis. Defaults to `-1`.
+        name: Name of the metric. Defaults to `"clipped_fraction"`.
+        dtype: The dtype of the mean, as in `keras.metrics.Metric`. Defaults to
+            `None`, which means `keras.config.floatx()`.
+
+    Call arguments:
+        y_true: Labels, which do not matter.
+        y_pred: Logits of shape `(batch, ..., classes)`. Those that a mask hides
+            are left out. A vector with a NaN or an infinite entry has no norm
+            and makes the metric NaN.
+        sample_weight: Weights of the vectors, of a shape that broadcasts to that
+            of `y_pred` without `axis`, as in `keras.metrics.Mean`. Defaults to
+            `None`.
+
+    Raises:
+        ValueError: If `tau`, `p` or `axis` is out of range; and, when called, if
+            `y_pred` are integers or came out of a softmax or sigmoid (unnoticed
+            under JAX, where Keras leaves no mark of it).
+
+    Example:
+
+    >>> import keras
+    >>> from keras_logitclip import LogitClipLoss
+    >>> from keras_logitclip import metrics
+    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    >>> model.compile(
+    ...     optimizer="sgd",
+    ...     loss=LogitClipLoss("sparse_categorical_crossentropy", tau=1.0),
+    ...     metrics=[metrics.LogitNorm(), metrics.ClippedFraction(tau=1.0)],
+    ... )
+    """
+
+    def __init__(
+        self,
+        tau: float,
+        p: float = 2,
+        axis: int = -1,
+        name: str = "clipped_fraction",
+        dtype=None,
+    ):
+        self.tau = check_tau(tau)
+        self.p = check_p(p)
+        self.axis = check_axis(axis)
+        super().__init__(
+            _is_clipped, name=name, dtype=dtype, tau=self.tau, p=self.p, axis=self.axis
+        )
+
+    def get_config(self):
+        return {
+            "tau": self.tau,
+            "p": self.p,
+            "axis": self.axis,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+
+def _norm(y_true, y_pred, p, axis):
+    refuse_probabilities(y_pred, remedy="this metric is one of the logits themselves.")
+    y_pred = keras.ops.convert_to_tensor(y_pred)
+    resolve_class_axis(axis, y_pred.shape)
+    return ops.logit_norm(y_pred, p, axis)
+
+
+def _is_clipped(y_true, y_pred, tau, p, axis):
+    norm = _norm(y_true, y_pred, p, axis)
+    clipped = keras.ops.cast(norm > constant(tau, norm), norm.dtype)
+    return keras.ops.where(keras.ops.isnan(norm), norm, clipped)

@@ -1,0 +1,327 @@
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+from keras_logitclip import noise
+from keras_logitclip.callbacks import MemorizationMonitor
+from tests.conftest import BACKEND
+
+NAMES = ("memorized", "recovered", "clean_accuracy")
+CLASSES = 5
+rng = np.random.default_rng(0)
+X = rng.normal(size=(130, 8)).astype("float32")
+CLEAN = np.argmax(X[:, :CLASSES], -1)
+NOISY = noise.symmetric(CLEAN, 0.4, CLASSES, seed=0)
+ALL_RIGHT = noise.symmetric(CLEAN, 0.0, CLASSES, seed=0)
+ALL_WRONG = noise.symmetric(CLEAN, 1.0, CLASSES, seed=0)
+
+
+def build_model(*, policy="float32", **compiling):
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(32, "relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.3),
+            keras.layers.Dense(CLASSES),
+        ]
+    )
+    compile_model(model, **compiling)
+    return model
+
+
+def compile_model(model, **compiling):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(
+        keras.optimizers.SGD(0.2, momentum=0.9), loss, metrics=["acc"], **compiling
+    )
+
+
+def fit(model, *callbacks, x=X, noisy=NOISY, epochs=3, **arguments):
+    arguments = {"verbose": 0, "batch_size": 32, "shuffle": False, **arguments}
+    return model.fit(
+        x, noisy.labels, epochs=epochs, callbacks=list(callbacks), **arguments
+    ).history
+
+
+def shares(model, x, noisy):
+    """What the names stand for, sample by sample."""
+    predicted = np.argmax(model.predict(x, verbose=0), -1)
+    triples = list(zip(predicted, noisy.labels, noisy.clean, strict=True))
+    wrong = [(p, label, clean) for p, label, clean in triples if label != clean]
+    right = [(p, label) for p, label, clean in triples if label == clean]
+    return {
+        "memorized": mean_of([p == label for p, label, _ in wrong]),
+        "recovered": mean_of([p == clean for p, _, clean in wrong]),
+        "clean_accuracy": mean_of([p == label for p, label in right]),
+    }
+
+
+def mean_of(matches):
+    return sum(matches) / len(matches) if matches else np.nan
+
+
+class Reference(keras.callbacks.Callback):
+    def __init__(self, noisy):
+        super().__init__()
+        self.noisy = noisy
+        self.epochs = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append(shares(self.model, X, self.noisy))
+
+
+def assert_history(history, epochs):
+    for name in NAMES:
+        expected = [epoch[name] for epoch in epochs]
+        np.testing.assert_allclose(history[name], expected, rtol=1e-12)
+
+
+COMPILING = {
+    "default": {},
+    "eager": {"run_eagerly": True},
+    "bfloat16": {"policy": "mixed_bfloat16"},
+}
+if BACKEND in ("tensorflow", "jax"):  # Elsewhere, Keras refuses or takes minutes.
+    COMPILING["compiled"] = {"jit_compile": True}
+    COMPILING["several-steps"] = {"steps_per_execution": 3}
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("compiling", COMPILING.values(), ids=COMPILING)
+def test_history_of_the_whole_data(compiling):
+    monitor = MemorizationMonitor(X, NOISY, len(X), batch_size=50)
+    reference = Reference(NOISY)
+    history = fit(build_model(**compiling), monitor, reference)
+    assert_history(history, reference.epochs)
+    assert history["memorized"][-1] != history["memorized"][0]
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize(
+    ("noisy", "known"),
+    [(ALL_RIGHT, {"clean_accuracy"}), (ALL_WRONG, {"memorized", "recovered"})],
+    ids=("no-wrong-label", "no-right-label"),
+)
+def test_a_share_of_nothing_is_nan(noisy, known):
+    reference = Reference(noisy)
+    monitor = MemorizationMonitor(X, noisy, len(X))
+    history = fit(build_model(), monitor, reference, noisy=noisy)
+    assert_history(history, reference.epochs)
+    assert {name for name in NAMES if np.isfinite(history[name]).all()} == known
+
+
+@pytest.mark.gradients
+def test_training_is_not_disturbed():
+    plain = build_model()
+    expected = fit(plain, validation_data=(X, CLEAN))
+    watched = build_model()
+    monitor = MemorizationMonitor(X, NOISY, batch_size=5)
+    history = fit(watched, monitor, validation_data=(X, CLEAN))
+    assert {name: history[name] for name in expected} == expected
+    assert set(history) - set(expected) == set(NAMES)
+    for ours, theirs in zip(watched.variables, plain.variables, strict=True):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs)
+        )
+
+
+@pytest.mark.gradients
+def test_nothing_is_printed(capsys):
+    fit(build_model(), MemorizationMonitor(X, NOISY))
+    assert capsys.readouterr().out == ""
+    fit(build_model(), MemorizationMonitor(X, NOISY), verbose=2, epochs=1)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in NAMES)
+    assert printed.count("step") == 1
+
+
+@pytest.mark.gradients
+def test_callbacks_that_follow_see_it(tmp_path):
+    path = tmp_path / "log.csv"
+    history = fit(
+        build_model(),
+        MemorizationMonitor(X, NOISY, prefix="train_"),
+        keras.callbacks.CSVLogger(path),
+        keras.callbacks.EarlyStopping("train_recovered", mode="max", baseline=1.1),
+        epochs=5,
+    )
+    names = [f"train_{name}" for name in NAMES]
+    assert len(history["train_memorized"]) == 2  # The first epoch never stops.
+    rows = list(csv.DictReader(path.open()))
+    for name in names:
+        assert [float(row[name]) for row in rows] == history[name]
+
+
+@pytest.mark.gradients
+def test_training_that_is_stopped_stays_stopped():
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(stop.model, "stop_training", True)
+    )
+    history = fit(build_model(), stop, MemorizationMonitor(X, NOISY))
+    assert len(history["memorized"]) == 1
+
+
+@pytest.mark.gradients
+def test_without_logs_nothing_happens():
+    monitor = MemorizationMonitor(X, NOISY)
+    monitor.set_model(build_model())
+    monitor.on_epoch_end(0)
+    monitor.on_epoch_end(0, logs := {})
+    assert set(logs) == set(NAMES)
+
+
+@pytest.mark.gradients
+@pytest.mark.skipif(BACKEND == "torch", reason="runs eagerly")
+def test_prediction_is_compiled_once():
+    traces = []
+
+    class Count(keras.layers.Layer):
+        def call(self, inputs, training=None):
+            if not training:
+                traces.append(inputs.shape)
+            return inputs
+
+    model = keras.Sequential([keras.Input((8,)), Count(), keras.layers.Dense(CLASSES)])
+    compile_model(model)
+    monitor = MemorizationMonitor(X, NOISY, sample_size=100, batch_size=30)
+    counts = []
+    count = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: counts.append(len(traces))
+    )
+    fit(model, monitor, count)
+    assert counts[0] == counts[-1] > 0
+
+
+LEFT, RIGHT = X[:, :3], X[:, 3:]
+INPUTS = {
+    "list": [LEFT, RIGHT],
+    "tuple": (LEFT, RIGHT),
+    "dict": {"left": LEFT, "right": RIGHT},
+}
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("inputs", INPUTS.values(), ids=INPUTS)
+def test_several_inputs(inputs):
+    symbols = {
+        "left": keras.Input((3,), name="left"),
+        "right": keras.Input((5,), name="right"),
+    }
+    joined = keras.layers.Concatenate()([symbols["left"], symbols["right"]])
+    given = symbols if isinstance(inputs, dict) else list(symbols.values())
+    model = keras.Model(given, keras.layers.Dense(CLASSES)(joined))
+    compile_model(model)
+    fit(model, MemorizationMonitor(inputs, NOISY, len(X)), x=inputs, epochs=1)
+    monitor = MemorizationMonitor(inputs, NOISY, len(X))
+    monitor.set_model(model)
+    monitor.on_epoch_end(0, logs := {})
+    assert logs == pytest.approx(shares(model, inputs, NOISY))
+
+
+def sample_of(noisy, *args, **kwargs):
+    """The positions of the sample, read from inputs that are their own position."""
+    positions = np.arange(len(noisy.labels))
+    monitor = MemorizationMonitor(positions, noisy, *args, **kwargs)
+    sample = np.concatenate(monitor.batches)[: len(monitor.labels)]
+    np.testing.assert_array_equal(monitor.labels, noisy.labels[sample])
+    np.testing.assert_array_equal(monitor.clean, noisy.clean[sample])
+    return sample
+
+
+def many(rate):
+    return noise.symmetric(np.arange(60_000) % 10, rate, 10, exact=True, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("noisy", "size", "expected"),
+    [
+        (many(0.4), None, (2500, 2500)),
+        (many(0.01), None, (600, 4400)),
+        (many(1.0), None, (5000, 0)),
+        (many(0.999), 1000, (940, 60)),
+        (many(0.0), 10, (0, 10)),
+        (many(0.4), 10**6, (24_000, 36_000)),
+        (many(0.4), 1, (0, 1)),
+        (NOISY, None, (6, 7)),
+    ],
+    ids=lambda value: "" if isinstance(value, noise.NoisyLabels) else str(value),
+)
+def test_size_of_the_sample(noisy, size, expected):
+    sample = sample_of(noisy, size)
+    assert len(set(sample)) == len(sample)
+    wrong = noisy.flipped[sample]
+    assert (wrong.sum(), (~wrong).sum()) == expected
+
+
+def test_the_seed_decides_the_sample():
+    first, same = (sample_of(NOISY, 20, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first, same)
+    assert set(first) != set(sample_of(NOISY, 20, seed=4))
+
+
+def test_batches_are_even_and_small_enough():
+    shapes = [
+        batch.shape
+        for batch in MemorizationMonitor(X, NOISY, 100, batch_size=30).batches
+    ]
+    assert shapes == [(25, 8)] * 4
+
+
+def test_tensors_and_lists_of_samples():
+    tensor = keras.ops.convert_to_tensor(X)
+    monitors = [MemorizationMonitor(x, NOISY, 20) for x in (X, tensor)]
+    np.testing.assert_array_equal(*(monitor.batches for monitor in monitors))
+
+
+def with_sample_size(size):
+    return lambda: MemorizationMonitor(X, NOISY, sample_size=size)
+
+
+BAD_ARGUMENTS = {
+    "labels": (lambda: MemorizationMonitor(X, NOISY.labels), "`noisy`.*type ndarray"),
+    "lengths": (lambda: MemorizationMonitor(X[:5], NOISY), r"\(5, 8\)., 130 labels"),
+    "second-input": (lambda: MemorizationMonitor([X, X[:5]], NOISY), "`x`: expected"),
+    "number": (lambda: MemorizationMonitor(1.0, NOISY), r"shapes \[\(\)\]"),
+    "no-input": (lambda: MemorizationMonitor({}, NOISY), r"shapes \[\]"),
+    "size-0": (with_sample_size(0), "`sample_size`.*at least 1.*sample_size=0"),
+    "share": (with_sample_size(0.1), "`sample_size`.*an integer.*sample_size=0.1"),
+    "bool": (with_sample_size(True), "`sample_size`.*Received: sample_size=True"),
+    "batch": (lambda: MemorizationMonitor(X, NOISY, batch_size=0), "`batch_size`"),
+    "seed": (lambda: MemorizationMonitor(X, NOISY, seed=-1), "`seed`.*at least 0"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS)
+def test_bad_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def model_with_output(shape):
+    inputs = keras.Input((8,))
+    if shape == "two":
+        return keras.Model(inputs, [inputs, inputs])
+    outputs = keras.layers.Dense(int(np.prod(shape)))(inputs)
+    return keras.Model(inputs, keras.layers.Reshape(shape)(outputs))
+
+
+@pytest.mark.parametrize("shape", [(1,), (4,), (2, 5), "two"], ids=str)
+def test_models_that_return_no_classes(shape):
+    monitor = MemorizationMonitor(X, NOISY)
+    monitor.set_model(model_with_output(shape))
+    with pytest.raises(ValueError, match="at least 5 classes.*Received: outputs of"):
+        monitor.on_epoch_end(0, {})
+
+
+def test_nan_is_no_class():
+    monitor = MemorizationMonitor(X, NOISY, len(X))
+    model = model_with_output((5,))
+    model.set_weights([np.full((8, 5), np.nan), np.zeros(5)])
+    monitor.set_model(model)
+    monitor.on_epoch_end(0, logs := {})
+    assert logs == dict.fromkeys(NAMES, 0.0)
