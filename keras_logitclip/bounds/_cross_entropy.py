@@ -42,7 +42,8 @@ def cross_entropy_bounds(tau: float, num_classes: int, p: float = 2) -> Bounds:
     ```python
     spread = (1 + (K - 1) ** (-q / p)) ** (1 / q)  # 1 / p + 1 / q = 1
     lower = log(1 + (K - 1) * exp(-tau * spread))
-    upper = max(a + log(exp(b) + (K - 2) * exp(s)))  # + log(1 + ...), over a, b, s
+    upper = max(log(1 + exp(a) * (exp(b) + (K - 2) * exp(s))))
+    # over a**p + b**p + (K - 2) * s**p = tau**p
     ```
 
     Args:
