@@ -44,7 +44,7 @@ BAD = {
         "2",
         "`noise_rate`: expected .* noise_rate=0.9 .*",
     ),
-    "classes": ("1", "0.4", "2", "`num_classes`: expected .* num_classes=1"),
+    "classes": ("1", "0.4", "2", "`num_classes`: expected .* num_classes=1 .*"),
     "p": ("10", "0.4", "0.5", "`p`: expected .* p=0.5 .*"),
 }
 
