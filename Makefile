@@ -7,9 +7,10 @@
 
 PYTHON ?= python3
 VENV := .venv
-BACKENDS := tensorflow jax torch
+BACKENDS := torch jax tensorflow
 # These only infer: the tests that need gradients are deselected.
-INFERENCE_BACKENDS := numpy openvino
+INFERENCE_BACKENDS := openvino numpy
+TESTS := $(addprefix test-,$(BACKENDS) $(INFERENCE_BACKENDS))
 DEMO_BACKEND := $(or $(BACKEND),tensorflow)
 DEMO_VENV := .venv-demo-$(DEMO_BACKEND)
 
@@ -18,7 +19,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 test: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help test demo bench lint format build clean
+.PHONY: help test test-across $(TESTS) demo bench lint format build clean
 help:
 	@grep '^# make' Makefile | cut -c3-
 
@@ -34,24 +35,22 @@ $(DEMO_VENV)/installed: pyproject.toml constraints.txt
 	$(DEMO_VENV)/bin/pip install --quiet --constraint constraints.txt --group $(DEMO_BACKEND) --editable '.[demo]'
 	touch $@
 
-PYTEST = $(VENV)/bin/python -m pytest --quiet
-define one_backend
-KERAS_BACKEND=$(1) $(PYTEST) --ignore=tests/across $(if $(filter $(1),$(INFERENCE_BACKENDS)),-m 'not gradients')
-
-endef
-
+PYTEST = $(VENV)/bin/python -m pytest --quiet -p no:cacheprovider
 define one_benchmark
 KERAS_BACKEND=$(1) $(VENV)/bin/python -m benchmarks.clipped_cross_entropy
 
 endef
 
+# Two at a time, for a test takes one core; the longest first.
 test: $(VENV)/installed
-ifdef BACKEND
-	$(call one_backend,$(BACKEND))
-else
-	$(foreach backend,$(BACKENDS) $(INFERENCE_BACKENDS),$(call one_backend,$(backend)))
+	@echo "Tests run on two backends at a time; each prints its results when it is done."
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going $(if $(BACKEND),test-$(BACKEND),$(TESTS) test-across)
+
+$(TESTS): test-%: $(VENV)/installed
+	KERAS_BACKEND=$* $(PYTEST) --ignore=tests/across $(if $(filter $*,$(INFERENCE_BACKENDS)),-m 'not gradients')
+
+test-across: $(VENV)/installed
 	$(PYTEST) tests/across
-endif
 
 demo: $(DEMO_VENV)/installed
 	KERAS_BACKEND=$(DEMO_BACKEND) $(DEMO_VENV)/bin/python examples/quickstart.py
