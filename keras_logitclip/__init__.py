@@ -12,6 +12,7 @@ from keras_logitclip import losses  # noqa: E402
 from keras_logitclip import metrics  # noqa: E402
 from keras_logitclip import noise  # noqa: E402
 from keras_logitclip import ops  # noqa: E402
+from keras_logitclip import tuning  # noqa: E402
 from keras_logitclip.layers import LogitClip  # noqa: E402
 from keras_logitclip.losses import LogitClipLoss  # noqa: E402
 
@@ -29,4 +30,5 @@ __all__ = [
     "metrics",
     "noise",
     "ops",
+    "tuning",
 ]

@@ -50,7 +50,7 @@ def fit(model, *callbacks, x=X, noisy=NOISY, epochs=3, **arguments):
 
 def shares(model, x, noisy):
     """What the names stand for, sample by sample."""
-    predicted = np.argmax(model.predict(x, verbose=0), -1)
+    predicted = np.argmax(model.predict_on_batch(x), -1)
     triples = list(zip(predicted, noisy.labels, noisy.clean, strict=True))
     wrong = [(p, label, clean) for p, label, clean in triples if label != clean]
     right = [(p, label) for p, label, clean in triples if label == clean]
@@ -98,7 +98,7 @@ def test_history_of_the_whole_data(compiling):
     reference = Reference(NOISY)
     history = fit(build_model(**compiling), monitor, reference)
     assert_history(history, reference.epochs)
-    assert history["memorized"][-1] != history["memorized"][0]
+    assert len({tuple(epoch.values()) for epoch in reference.epochs}) > 1
 
 
 @pytest.mark.gradients
@@ -305,7 +305,7 @@ def test_bad_arguments(call, message):
 def model_with_output(shape):
     inputs = keras.Input((8,))
     if shape == "two":
-        return keras.Model(inputs, [inputs, inputs])
+        return keras.Model(inputs, [keras.layers.Dense(5)(inputs) for _ in range(2)])
     outputs = keras.layers.Dense(int(np.prod(shape)))(inputs)
     return keras.Model(inputs, keras.layers.Reshape(shape)(outputs))
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_logitclip._plotting import new_axes
 from keras_logitclip.noise._validation import check_labels
 from keras_logitclip.noise._validation import check_num_classes
 
@@ -120,7 +121,7 @@ class NoisyLabels:
                 f"{self.num_classes} names. Received: {len(class_names)}"
             )
         if ax is None:
-            ax = _new_axes()
+            ax = new_axes("NoisyLabels.plot")
         image = ax.imshow(self.transition, vmin=0, vmax=1, cmap="Blues")
         ax.figure.colorbar(image, ax=ax, label="share of the clean class")
         ax.set(
@@ -133,14 +134,3 @@ class NoisyLabels:
             ax.set_xticks(ids, class_names, rotation=90)
             ax.set_yticks(ids, class_names)
         return ax
-
-
-def _new_axes():
-    try:
-        import matplotlib.pyplot as plt
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "`NoisyLabels.plot` needs Matplotlib, which is not installed. "
-            "Install it with: pip install matplotlib"
-        ) from error
-    return plt.subplots(layout="constrained")[1]

@@ -1,0 +1,6 @@
+"""A search for the threshold `tau` that needs no clean labels."""
+
+from keras_logitclip.tuning._result import TauSearch
+from keras_logitclip.tuning._search import search_tau
+
+__all__ = ["TauSearch", "search_tau"]
