@@ -33,10 +33,10 @@ def check_p(p) -> float:
 
 
 def check_parameter(name: str, value, valid: Callable, expected: str) -> float:
-    """Returns a parameter of a loss as a float if it is a number in its range.
+    """Returns an argument as a float if it is a number in its range.
 
     Args:
-        name: Name of the parameter.
+        name: Name of the argument.
         value: What was given for it.
         valid: Whether a number is in the range.
         expected: The range, in words that follow "expected".
@@ -49,15 +49,21 @@ def check_parameter(name: str, value, valid: Callable, expected: str) -> float:
     return float(value)
 
 
+def check_flag(name: str, value, expected: str = "`True` or `False`") -> bool:
+    """Returns an argument if it is a boolean."""
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected {expected}. "
+            f"Received: {name}={value!r}"
+        )
+    return value
+
+
 def check_from_logits(from_logits) -> bool:
     """Returns `from_logits` if it is a boolean."""
-    if not isinstance(from_logits, bool):
-        raise ValueError(
-            "Invalid value for argument `from_logits`: expected `True` for "
-            "logits or `False` for probabilities. "
-            f"Received: from_logits={from_logits!r}"
-        )
-    return from_logits
+    return check_flag(
+        "from_logits", from_logits, "`True` for logits or `False` for probabilities"
+    )
 
 
 def check_axis(axis) -> int:

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_logitclip._validation import check_flag
 from keras_logitclip._validation import check_parameter
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
@@ -122,13 +123,11 @@ def check_beta(beta) -> float:
 
 def check_hard(hard) -> bool:
     """Returns `hard` if it is a boolean."""
-    if not isinstance(hard, bool):
-        raise ValueError(
-            "Invalid value for argument `hard`: expected `True` for the most "
-            "probable class or `False` for the probabilities. "
-            f"Received: hard={hard!r}"
-        )
-    return hard
+    return check_flag(
+        "hard",
+        hard,
+        "`True` for the most probable class or `False` for the probabilities",
+    )
 
 
 def _entropy(log_probabilities):

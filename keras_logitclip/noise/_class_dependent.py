@@ -4,11 +4,11 @@ import operator
 
 import numpy as np
 
+from keras_logitclip._validation import check_flag
 from keras_logitclip.noise._noisy_labels import NoisyLabels
 from keras_logitclip.noise._transition import check_matrix
 from keras_logitclip.noise._transition import draw_exactly
 from keras_logitclip.noise._transition import draw_independently
-from keras_logitclip.noise._validation import check_flag
 from keras_logitclip.noise._validation import check_labels
 from keras_logitclip.noise._validation import check_num_classes
 from keras_logitclip.noise._validation import check_rate

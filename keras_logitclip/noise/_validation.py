@@ -15,16 +15,6 @@ def check_rate(rate) -> float:
     )
 
 
-def check_flag(name: str, value) -> bool:
-    """Returns an option if it is a boolean."""
-    if not isinstance(value, bool):
-        raise ValueError(
-            f"Invalid value for argument `{name}`: expected `True` or `False`. "
-            f"Received: {name}={value!r}"
-        )
-    return value
-
-
 def check_num_classes(num_classes) -> int:
     """Returns the number of classes as an int if there are at least two."""
     return check_count("num_classes", num_classes, minimum=2)
