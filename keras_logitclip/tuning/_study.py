@@ -79,6 +79,8 @@ def open_study(url: str, study_name: str, settings: dict, grace_period: int):
                 "PostgreSQL needs the package psycopg, which is not installed. "
                 'Install it with: pip install "psycopg[binary]"'
             ) from error
+        if is_file:
+            _lock_transactions(storage.engine)
         study = optuna.create_study(
             storage=storage,
             study_name=study_name,
@@ -93,6 +95,19 @@ def open_study(url: str, study_name: str, settings: dict, grace_period: int):
         else:
             _check_settings(stored, settings, study_name)
     return study
+
+
+def _lock_transactions(engine):
+    """Makes SQLite lock the file when a transaction begins.
+
+    Optuna reads the state of a queued trial, and then sets it. SQLite locks for the
+    second only, so two processes could take the same trial.
+    """
+    import sqlalchemy
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def begin(connection):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _check_settings(stored, settings, study_name):
