@@ -1,5 +1,7 @@
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -223,6 +225,42 @@ def test_a_queue_that_another_process_emptied(pretended, monkeypatch):
     assert search().best_tau == pytest.approx(2 / 3)
     assert others == [None]
     assert max(Counter(pretended.trained).values()) == 1
+
+
+def test_a_process_that_died_between_taking_a_trial_and_beginning(pretended):
+    taken = []
+
+    def die(study, objective):
+        with pytest.warns(UserWarning, match="Heartbeat"):
+            taken.append(_study.training_of(study.ask()))
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_study, "_run_one_trial", die)
+        with pytest.raises(KeyboardInterrupt):
+            search()
+    assert search(grace_period=1).best_tau == pytest.approx(2 / 3)
+    assert Counter(pretended.trained)[taken[0]] == 1
+
+
+def test_no_two_processes_take_the_same_trial(tmp_path):
+    url, trials = f"sqlite:///{tmp_path}/queue.db", 60
+    # A study has a connection of its own, as another process would.
+    studies = [_study.open_study(url, "queue", {}, 60) for _ in range(4)]
+    for number in range(trials):
+        studies[0].enqueue_trial({"number": number})
+    start = threading.Barrier(len(studies))
+
+    def take(study):
+        start.wait()
+        return [study.ask().number for _ in range(trials // len(studies))]
+
+    with (
+        ThreadPoolExecutor(len(studies)) as pool,
+        pytest.warns(UserWarning, match="Heartbeat"),
+    ):
+        taken = list(pool.map(take, studies))
+    assert sorted(number for part in taken for number in part) == list(range(trials))
 
 
 @pytest.mark.parametrize("epoch", [1, 12], ids=("while-training", "at-the-end"))

@@ -166,7 +166,9 @@ def search_tau(
     study = _study.open_study(*study_arguments)
     with ProgressBar(study, planned_epochs(plan), verbose) as bar:
         if workers == 1:
-            _study.work(study, task, taus, plan, bar.count_epoch, bar.refresh)
+            _study.work(
+                study, task, taus, plan, grace_period, bar.count_epoch, bar.refresh
+            )
         else:
             work_in_processes(
                 workers, task, taus, plan, study_arguments, on_poll=bar.refresh

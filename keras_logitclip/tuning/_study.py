@@ -15,6 +15,7 @@ from keras_logitclip.tuning._training import train
 
 _POSTGRESQL = re.compile(r"postgres(ql)?(\+psycopg)?://")
 _POLL_SECONDS = 0.5
+_BEGUN = "begun"
 
 
 def import_optuna():
@@ -177,6 +178,7 @@ def work(
     task: Task,
     taus: list[float],
     plan: list[Stage],
+    grace_period: int,
     on_epoch_end: Callable,
     on_training_end: Callable,
 ) -> None:
@@ -188,8 +190,10 @@ def work(
     """
     optuna = import_optuna()
     states = optuna.trial.TrialState
+    silent_since = {}
 
     def objective(trial):
+        _give_sign_of_life(trial)
         training = training_of(trial)
         if training is None or _is_duplicate(study, trial, training):
             raise optuna.TrialPruned
@@ -217,11 +221,39 @@ def work(
             if taken.issuperset(missing) and not any(
                 trial.state == states.WAITING for trial in trials
             ):
-                optuna.storages.fail_stale_trials(study)
+                _fail_dead_trials(study, silent_since, grace_period)
                 time.sleep(_POLL_SECONDS)
             else:
                 _run_one_trial(study, objective)
             on_training_end()
+
+
+def _give_sign_of_life(trial):
+    """Records the first heartbeat before a trial counts as begun.
+
+    Optuna does so in a thread, and never takes a trial without any for dead.
+    """
+    trial.study._storage.record_heartbeat(trial._trial_id)
+    trial.set_user_attr(_BEGUN, True)
+
+
+def _fail_dead_trials(study, silent_since, grace_period):
+    """Fails the trials whose process died, so that what they trained is missing.
+
+    Args:
+        study: The study.
+        silent_since: When this process first met a trial that had not begun, by its
+            number. Clocks of different machines are not compared.
+        grace_period: Seconds without sign of life.
+    """
+    optuna = import_optuna()
+    optuna.storages.fail_stale_trials(study)
+    states = optuna.trial.TrialState
+    now = time.monotonic()
+    for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        met = silent_since.setdefault(trial.number, now)
+        if _BEGUN not in trial.user_attrs and now - met > grace_period:
+            study.tell(trial.number, state=states.FAIL, skip_if_finished=True)
 
 
 def _run_one_trial(study, objective):

@@ -66,7 +66,10 @@ def _check_complete(taus, plan, study_arguments, codes):
 
 def _work(task, taus, plan, study_arguments):
     study = _study.open_study(*study_arguments)
-    _study.work(study, task, taus, plan, _exit_with_parent, _exit_with_parent)
+    grace_period = study_arguments[-1]
+    _study.work(
+        study, task, taus, plan, grace_period, _exit_with_parent, _exit_with_parent
+    )
 
 
 def _exit_with_parent():
