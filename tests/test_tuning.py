@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_logitclip import _trials
 from keras_logitclip import losses
 from keras_logitclip import noise
 from keras_logitclip._batches import ShuffledBatches
@@ -204,7 +205,7 @@ def test_what_two_processes_queued_is_trained_once(pretended, monkeypatch):
 
 
 def test_a_queue_that_another_process_emptied(pretended, monkeypatch):
-    optimize, wait, others = optuna.Study.optimize, _study.time.sleep, []
+    optimize, wait, others = optuna.Study.optimize, _trials.time.sleep, []
 
     def optimize_too_late(study, objective, n_trials):
         if not others:
@@ -221,7 +222,7 @@ def test_a_queue_that_another_process_emptied(pretended, monkeypatch):
         wait(0)
 
     monkeypatch.setattr(optuna.Study, "optimize", optimize_too_late)
-    monkeypatch.setattr(_study.time, "sleep", sleep)
+    monkeypatch.setattr(_trials.time, "sleep", sleep)
     assert search().best_tau == pytest.approx(2 / 3)
     assert others == [None]
     assert max(Counter(pretended.trained).values()) == 1
@@ -232,11 +233,11 @@ def test_a_process_that_died_between_taking_a_trial_and_beginning(pretended):
 
     def die(study, objective):
         with pytest.warns(UserWarning, match="Heartbeat"):
-            taken.append(_study.training_of(study.ask()))
+            taken.append(Training(*_trials.job_of(study.ask())))
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_study, "_run_one_trial", die)
+        patch.setattr(_trials, "_run_one_trial", die)
         with pytest.raises(KeyboardInterrupt):
             search()
     assert search(grace_period=1).best_tau == pytest.approx(2 / 3)
@@ -246,7 +247,7 @@ def test_a_process_that_died_between_taking_a_trial_and_beginning(pretended):
 def test_no_two_processes_take_the_same_trial(tmp_path):
     url, trials = f"sqlite:///{tmp_path}/queue.db", 60
     # A study has a connection of its own, as another process would.
-    studies = [_study.open_study(url, "queue", {}, 60) for _ in range(4)]
+    studies = [_trials.open_study(url, "queue", {}, 60) for _ in range(4)]
     for number in range(trials):
         studies[0].enqueue_trial({"number": number})
     start = threading.Barrier(len(studies))
@@ -283,7 +284,7 @@ def test_a_training_that_was_taken_for_dead(epoch, monkeypatch):
     monkeypatch.setattr(_study, "train", train)
     assert search().best_tau == pytest.approx(2 / 3)
     counts = Counter(pretended.trained)
-    again = Training(**killed[0].user_attrs["training"])
+    again = Training(*_trials.job_of(killed[0]))
     assert counts.pop(again) == 2
     assert set(counts.values()) == {1}
 

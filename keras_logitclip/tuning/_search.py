@@ -8,8 +8,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_logitclip import _trials
 from keras_logitclip._counts import check_count
 from keras_logitclip._inputs import check_inputs
+from keras_logitclip._processes import exit_with_parent
+from keras_logitclip._processes import work_in_processes
 from keras_logitclip._validation import check_p
 from keras_logitclip.tuning import _checks
 from keras_logitclip.tuning import _study
@@ -18,7 +21,6 @@ from keras_logitclip.tuning._plan import stages
 from keras_logitclip.tuning._progress_bar import ProgressBar
 from keras_logitclip.tuning._result import TauSearch
 from keras_logitclip.tuning._training import Task
-from keras_logitclip.tuning._workers import work_in_processes
 
 
 def search_tau(
@@ -147,7 +149,7 @@ def search_tau(
     )
     if workers > 1:
         _checks.check_pickles(task)
-    _study.import_optuna()
+    _trials.import_optuna("`search_tau`")
     parameters = _checks.check_model(task)
     settings = {
         **counts,
@@ -163,7 +165,7 @@ def search_tau(
     }
     plan = stages(len(taus), epochs, seeds)
     study_arguments = (url, study_name, settings, grace_period)
-    study = _study.open_study(*study_arguments)
+    study = _trials.open_study(*study_arguments)
     with ProgressBar(study, planned_epochs(plan), verbose) as bar:
         if workers == 1:
             _study.work(
@@ -171,7 +173,11 @@ def search_tau(
             )
         else:
             work_in_processes(
-                workers, task, taus, plan, study_arguments, on_poll=bar.refresh
+                workers,
+                _work_in_process,
+                (task, taus, plan, study_arguments),
+                is_complete=lambda: not _study.progress_of(study, taus, plan).missing,
+                on_poll=bar.refresh,
             )
     return TauSearch(
         best_tau=_study.progress_of(study, taus, plan).ranking[0],
@@ -179,6 +185,14 @@ def search_tau(
         epochs=epochs,
         epochs_spent=_study.epochs_spent(study),
         study_name=study_name,
+    )
+
+
+def _work_in_process(task, taus, plan, study_arguments):
+    study = _trials.open_study(*study_arguments)
+    grace_period = study_arguments[-1]
+    _study.work(
+        study, task, taus, plan, grace_period, exit_with_parent, exit_with_parent
     )
 
 

@@ -41,7 +41,7 @@ def kill(process):
 def trainings(url, state):
     study = optuna.load_study(study_name=NAME, storage=url)
     trials = study.get_trials(states=(state,))
-    return [tuple(trial.user_attrs["training"].values()) for trial in trials]
+    return [tuple(trial.user_attrs["job"]) for trial in trials]
 
 
 def assert_each_trained_once(url):
