@@ -17,9 +17,8 @@ optuna = pytest.importorskip("optuna")
 from keras_logitclip import tuning  # noqa: E402
 from keras_logitclip.tuning import _study  # noqa: E402
 from keras_logitclip.tuning._plan import Training  # noqa: E402
-from keras_logitclip.tuning._plan import planned_epochs  # noqa: E402
+from keras_logitclip.tuning._plan import planned_trainings  # noqa: E402
 from keras_logitclip.tuning._plan import progress  # noqa: E402
-from keras_logitclip.tuning._plan import stages  # noqa: E402
 
 rng = np.random.default_rng(0)
 LABELS = np.arange(240) % 4
@@ -72,48 +71,57 @@ def test_each_epoch_has_all_samples_in_an_order_of_its_own():
 # The plan.
 
 
-# More than four values with fewer epochs than values are refused.
-PLANS = [
-    (num_values, epochs)
-    for num_values in (1, 2, 3, 4, 5, 11, 40)
-    for epochs in (1, 2, 5, 11, 12, 60, 200, 999)
-    if num_values <= 4 or epochs >= num_values
-]
+def searched(taus, seeds, score):
+    """Returns what is trained, in this order, and the ranking."""
+    scores = {}
+    while missing := progress(taus, seeds, scores).missing:
+        assert missing[0] not in scores
+        scores[missing[0]] = score(missing[0])
+    return list(scores), progress(taus, seeds, scores).ranking
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-@pytest.mark.parametrize(("num_values", "epochs"), PLANS)
-def test_no_plan_costs_more_than_four_trainings(num_values, epochs, seeds):
+@pytest.mark.parametrize("num_values", [1, 2, 3, 4, 5, 11, 40])
+@pytest.mark.parametrize("best", [0, 0.3, 0.5, 1])
+def test_no_plan_costs_more_than_four_trainings(num_values, seeds, best):
     taus = [1.0 + i for i in range(num_values)]
-    plan, scores = stages(num_values, epochs, seeds), {}
-    while missing := progress(taus, plan, scores).missing:
-        # The worst case and the usual one: what comes later is better.
-        scores[missing[0]] = len(scores) / 1000
-    spent = sum(training.epochs for training in scores)
-    finalists = min(num_values, 2)
-    assert spent == planned_epochs(plan) <= epochs * (4 + finalists * (seeds - 1))
-    assert Counter(t.epochs for t in scores)[epochs] >= finalists * seeds
+    target = 1 + best * (num_values - 1)
+    trained, ranking = searched(taus, seeds, lambda t: -abs(t.tau - target))
+    assert len(trained) == planned_trainings(num_values, seeds)
+    assert len(trained) <= 4 + min(num_values, 2) * (seeds - 1)
+    assert sorted(ranking) == sorted({training.tau for training in trained})
+    assert abs(ranking[0] - target) == min(abs(tau - target) for tau in ranking)
 
 
-def test_the_plan_for_the_paper():
-    assert [tuple(stage) for stage in stages(11, 200, 5)] == [
-        (11, 18, 1),
-        (4, 50, 1),
-        (2, 200, 5),
-    ]
+# Of the paper's grid 0.4, 2 and 10 are in the middles of the parts of its range.
+FOURTH_TRAINING = {
+    "top-beyond-the-smallest": ([0.9, 0.5, 0.0], 0.2),
+    "top-between": ([0.8, 0.7, 0.3], 0.5),
+    "top-near-the-middle": ([0.5, 0.9, 0.1], 1),
+    "no-top": ([0.9, 0.1, 0.5], 0.3333),
+    "a-line": ([0.9, 0.5, 0.1], 0.3333),
+    "the-largest-is-best": ([0.1, 0.5, 0.9], 1),
+    "all-equal": ([0.5, 0.5, 0.5], 1),
+}
+
+
+@pytest.mark.parametrize("name", FOURTH_TRAINING)
+def test_the_plan_for_the_paper(name):
+    scores, fourth = FOURTH_TRAINING[name]
+    scores = dict(zip([0.4, 2.0, 10.0], scores, strict=True))
+    trained, _ = searched(PAPER, 1, lambda t: scores.get(t.tau, 0.0))
+    assert sorted(t.tau for t in trained[:3]) == [0.4, 2.0, 10.0]
+    assert trained[3].tau == pytest.approx(fourth, abs=1e-4)
 
 
 def test_the_mean_over_seeds_decides():
-    plan = stages(2, 1, 3)
     scores = {(1.0, 0): 0.9, (1.0, 1): 0.1, (1.0, 2): 0.1, (2.0, 0): 0.5}
     scores |= {(2.0, 1): 0.5, (2.0, 2): 0.5}
-    scores = {Training(tau, 1, seed): score for (tau, seed), score in scores.items()}
-    assert progress([1.0, 2.0], plan, scores).ranking == [2.0, 1.0]
+    assert searched([1.0, 2.0], 3, scores.get)[1] == [2.0, 1.0]
 
 
 def test_of_equal_values_the_larger_one_is_best():
-    scores = {Training(tau, 3, 0): 0.5 for tau in (1.0, 2.0, 0.5)}
-    assert progress([1.0, 2.0, 0.5], stages(3, 3, 1), scores).ranking[0] == 2.0
+    assert searched([1.0, 2.0, 0.5], 1, lambda t: 0.5)[1][0] == 2.0
 
 
 # A search whose trainings are pretended.
@@ -130,8 +138,8 @@ class Pretended:
         if len(self.trained) == self.fail_at:
             raise KeyboardInterrupt
         self.trained.append(training)
-        score = 0.6 - 0.1 * abs(np.log(training.tau * 1.4)) + 1e-4 * training.epochs
-        for epoch in range(training.epochs):
+        score = 0.6 - 0.02 * np.log(training.tau * 1.4) ** 2
+        for epoch in range(task.epochs):
             on_epoch_end(epoch + 1, score)
         return score, 2 * score if task.clean_data else None
 
@@ -147,12 +155,10 @@ def pretended(monkeypatch):
 def test_search_of_the_whole_grid(pretended, seeds):
     found = search(epochs=60, seeds=seeds, clean_data=(X, LABELS))
     assert found.best_tau == pytest.approx(2 / 3)
-    assert sorted({t.tau for t in pretended.trained}) == pytest.approx(sorted(PAPER))
-    assert found.epochs_spent == sum(t.epochs for t in pretended.trained)
-    assert found.cost == found.epochs_spent / 60 <= 2 + 2 * seeds
+    assert found.epochs_spent == 60 * len(pretended.trained)
+    assert found.cost == found.epochs_spent / 60 == 2 + 2 * seeds
     assert [row["tau"] for row in found.rows] == sorted(r["tau"] for r in found.rows)
-    best = [r for r in found.rows if r["tau"] == found.best_tau]
-    assert [(r["epochs"], r["seeds"]) for r in best] == [(5, 1), (15, 1), (60, seeds)]
+    assert sorted(row["seeds"] for row in found.rows) == [1, 1, seeds, seeds]
     assert all(r["clean_accuracy"] == 2 * r["accuracy"] for r in found.rows)
     assert len(str(found).splitlines()) == 2 + len(found.rows)
     assert "best tau: 0.6667" in str(found)
@@ -166,7 +172,7 @@ def test_a_complete_search_trains_nothing(pretended):
 
 
 def test_an_interrupted_search_goes_on(monkeypatch, tmp_path):
-    whole, first = Pretended(), Pretended(fail_at=5)
+    whole, first = Pretended(), Pretended(fail_at=2)
     monkeypatch.setattr(_study, "train", whole)
     expected = search(study_name="whole")
     monkeypatch.setattr(_study, "train", first)
@@ -271,7 +277,7 @@ def test_a_training_that_was_taken_for_dead(epoch, monkeypatch):
     def train(task, training, on_epoch_end):
         def note(done, accuracy):
             on_epoch_end(done, accuracy)
-            if training.epochs == 12 and done == epoch and not killed:
+            if done == epoch and not killed:
                 study = optuna.load_study(
                     study_name="search_tau", storage="sqlite:///search_tau.db"
                 )
@@ -321,8 +327,7 @@ def test_progress_bar(verbose, pretended, capsys):
     search(verbose=verbose)
     printed = capsys.readouterr()
     assert printed.out == ""
-    # 11 and 12 epochs in short trainings, and twice 12.
-    assert ("47/47" in printed.err) == verbose
+    assert ("48/48" in printed.err) == verbose
     assert verbose or not printed.err
 
 
@@ -332,11 +337,7 @@ def test_plot(pretended):
     ax = search(clean_data=(X, LABELS)).plot()
     assert ax.get_xscale() == "log"
     labels = ax.get_legend_handles_labels()[1]
-    assert labels == [
-        f"{kind} labels, {epochs} epochs"
-        for epochs in (1, 3, 12)
-        for kind in ("noisy", "clean")
-    ]
+    assert labels == ["noisy labels", "clean labels"]
     assert search(study_name="other").plot(ax) is ax
 
 
@@ -412,8 +413,7 @@ BAD_ARGUMENTS = {
     "no-tau": ({"taus": []}, r"`taus`: expected at least one.*taus=\[\]"),
     "tau-0": ({"taus": [1, 0]}, "`tau`: expected a number greater than zero"),
     "tau-inf": ({"taus": [1, np.inf]}, "`taus`.*finite"),
-    "epochs": ({"epochs": 10}, "`epochs`.*epochs=10, 11 thresholds"),
-    "epochs-0": ({"epochs": 0, "taus": [1]}, "`epochs`.*at least 1"),
+    "epochs": ({"epochs": 0, "taus": [1]}, "`epochs`.*at least 1"),
     "seeds": ({"seeds": 0}, "`seeds`: expected an integer of at least 1"),
     "workers": ({"workers": 0.5}, "`workers`: expected an integer"),
     "one-hot": ({"y": np.eye(4)[LABELS]}, r"`y`.*`y.argmax\(-1\)`.*\(240, 4\)"),

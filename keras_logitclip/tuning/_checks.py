@@ -10,7 +10,6 @@ import numpy as np
 from keras_logitclip._inputs import take
 from keras_logitclip._validation import check_tau
 from keras_logitclip.losses import LogitClipLoss
-from keras_logitclip.tuning._plan import SHORT_LIST
 from keras_logitclip.tuning._training import Task
 from keras_logitclip.tuning._training import make_optimizer
 
@@ -27,17 +26,6 @@ def check_taus(taus) -> list[float]:
             f"finite ones. Received: taus={taus!r}"
         )
     return grid
-
-
-def check_epochs(epochs: int, taus: list[float]) -> None:
-    """Raises if the first, short trainings would have no epoch."""
-    if epochs < len(taus) > SHORT_LIST:
-        raise ValueError(
-            "Invalid value for argument `epochs`: expected at least as many epochs as "
-            f"there are thresholds, or at most {SHORT_LIST} thresholds, which are all "
-            "trained to the end. "
-            f"Received: epochs={epochs}, {len(taus)} thresholds"
-        )
 
 
 def check_labels(y) -> np.ndarray:

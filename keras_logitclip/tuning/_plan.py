@@ -1,90 +1,98 @@
-"""Which trainings a search consists of: successive halving with a fixed budget.
+"""Which trainings a search consists of: from coarse to fine, each of them to the end.
 
-Few epochs tell which values are hopeless, so all values are trained briefly, the best
-four longer, and the best two to the end. Each of the first two stages takes no more
-epochs than one full training, the last one two: a search costs four at most. What
-comes next depends on the scores alone, so that any process can tell at any time.
+Short trainings mislead. Memorization comes late, so they favour thresholds that learn
+fast and memorize later; few thresholds that are trained to the end find a better one
+for the same cost (`docs/choosing_tau.md`). What comes next depends on the scores alone,
+so that any process can tell at any time.
 """
 
+import math
 from typing import NamedTuple
 
 
 class Training(NamedTuple):
-    """One training: a threshold, for so many epochs, with a seed."""
+    """One training: a threshold with a seed."""
 
     tau: float
-    epochs: int
     seed: int
 
 
-class Stage(NamedTuple):
-    """The best `values` so far are trained for so many epochs with each seed."""
-
-    values: int
-    epochs: int
-    seeds: int
-
-
 class Progress(NamedTuple):
-    """What a search has to do next, and the values from the best to the worst."""
+    """What a search has to do next, and the values so far, the best one first."""
 
     missing: list[Training]
     ranking: list[float]
 
 
-SHORT_LIST = 4
+TRAINED = 4
 FINALISTS = 2
+# The middles of three equal parts of the range, in its logarithm.
+_SPREAD = (1 / 6, 1 / 2, 5 / 6)
 
 
-def stages(num_values: int, epochs: int, seeds: int) -> list[Stage]:
-    """Returns the stages of a search, the shortest trainings first."""
-    finalists = min(FINALISTS, num_values)
-    final = Stage(finalists, epochs, seeds)
-    if num_values <= finalists:
-        return [final]
-    if num_values <= SHORT_LIST:
-        return [Stage(num_values, epochs, 1), final]
-    first = Stage(num_values, epochs // num_values, 1)
-    return [first, Stage(SHORT_LIST, epochs // SHORT_LIST, 1), final]
+def progress(taus: list[float], seeds: int, scores: dict[Training, float]) -> Progress:
+    """Returns what is missing before more can be decided.
 
-
-def progress(
-    taus: list[float], plan: list[Stage], scores: dict[Training, float]
-) -> Progress:
-    """Returns the trainings of the first stage that is not complete.
-
-    Equal scores leave the larger threshold, which clips less, in front.
+    Of more than four values three are trained, spread over the range, then one where
+    their scores let the best one be. Then the best two get the other seeds. Equal
+    scores leave the larger threshold, which clips less, in front.
     """
-    ranking = sorted(taus, reverse=True)
-    for stage in plan:
-        survivors = ranking[: stage.values]
-        trainings = [
-            [Training(tau, stage.epochs, seed) for seed in range(stage.seeds)]
-            for tau in survivors
-        ]
-        missing = [
-            training
-            for same_seed in zip(*trainings, strict=True)
-            for training in same_seed
-            if training not in scores
-        ]
-        if missing:
-            return Progress(missing, ranking)
-        means = {
-            of_tau[0].tau: sum(map(scores.__getitem__, of_tau)) / stage.seeds
-            for of_tau in trainings
-        }
-        survivors.sort(key=lambda tau: (means[tau], tau), reverse=True)
-        ranking[: stage.values] = survivors
-    return Progress([], ranking)
-
-
-def planned_epochs(plan: list[Stage]) -> int:
-    """Returns how many epochs a search takes that nothing interrupts."""
-    trainings = {
-        Training(float(value), stage.epochs, seed)
-        for stage in plan
-        for value in range(stage.values)
-        for seed in range(stage.seeds)
+    first_seed = {
+        training.tau: s for training, s in scores.items() if not training.seed
     }
-    return sum(training.epochs for training in trainings)
+
+    def rank(values):
+        return sorted(values, key=lambda tau: (first_seed[tau], tau), reverse=True)
+
+    values = taus if len(taus) <= TRAINED else _spread(taus)
+    missing = [Training(tau, 0) for tau in values if tau not in first_seed]
+    if missing:
+        return Progress(missing, [])
+    if len(taus) > TRAINED:
+        values = [*values, _refine(taus, values, first_seed)]
+        missing = [Training(tau, 0) for tau in values if tau not in first_seed]
+        if missing:
+            return Progress(missing, [])
+    ranking = rank(values)
+    finalists = ranking[:FINALISTS]
+    trainings = [Training(tau, seed) for seed in range(seeds) for tau in finalists]
+    missing = [training for training in trainings if training not in scores]
+    if not missing:
+        finalists.sort(
+            key=lambda tau: (sum(scores[tau, seed] for seed in range(seeds)), tau),
+            reverse=True,
+        )
+    return Progress(missing, finalists + ranking[FINALISTS:])
+
+
+def planned_trainings(num_values: int, seeds: int) -> int:
+    """Returns how many trainings a search takes that nothing interrupts."""
+    return min(num_values, TRAINED) + min(num_values, FINALISTS) * (seeds - 1)
+
+
+def _spread(taus):
+    """Returns three values in the middles of three equal parts of the range."""
+    low, high = math.log(min(taus)), math.log(max(taus))
+    left = list(taus)
+    for share in _SPREAD:
+        left.remove(_nearest(low + share * (high - low), left))
+    return [tau for tau in taus if tau not in left]
+
+
+def _refine(taus, trained, scores):
+    """Returns the value next to the top of a parabola through the three trained."""
+    (x0, y0), (x1, y1), (x2, y2) = sorted(
+        (math.log(tau), scores[tau]) for tau in trained
+    )
+    slope = (y1 - y0) / (x1 - x0)
+    curvature = ((y2 - y1) / (x2 - x1) - slope) / (x2 - x0)
+    if curvature < 0:
+        top = (x0 + x1) / 2 - slope / (2 * curvature)
+    else:  # It has no top.
+        top = max((y0, x0), (y1, x1), (y2, x2))[1]
+    return _nearest(top, [tau for tau in taus if tau not in trained])
+
+
+def _nearest(log_tau, taus):
+    # Rounded, so that a tie is one on every machine: the larger value clips less.
+    return min(taus, key=lambda tau: (round(abs(math.log(tau) - log_tau), 9), -tau))

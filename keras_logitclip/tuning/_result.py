@@ -11,11 +11,10 @@ class TauSearch:
 
     Attributes:
         best_tau: The threshold with the best accuracy on held-out noisy labels,
-            among those that were trained to the end.
-        rows: A dictionary for each threshold and number of epochs: `"tau"`,
-            `"epochs"`, `"seeds"` (how many), `"accuracy"` on the held-out noisy
-            labels and `"clean_accuracy"` (`None` without clean data). Accuracies
-            after different numbers of epochs do not compare.
+            among those with the most seeds.
+        rows: A dictionary for each threshold that was trained: `"tau"`, `"seeds"`
+            (how many), `"accuracy"` on the held-out noisy labels and
+            `"clean_accuracy"` (`None` without clean data).
         epochs: Epochs of a full training.
         epochs_spent: Epochs of all trainings together, also of those that crashed.
         cost: The same in full trainings.
@@ -36,19 +35,19 @@ class TauSearch:
         lines = [
             f"best tau: {self.best_tau:.4g} (study {self.study_name!r}, "
             f"{self.epochs_spent} epochs = {self.cost:.2f} full trainings)",
-            "    tau   1/tau  epochs  seeds  noisy acc.  clean acc.",
+            "    tau   1/tau  seeds  noisy acc.  clean acc.",
         ]
         for row in self.rows:
             clean = row["clean_accuracy"]
             lines.append(
-                f"{row['tau']:7.4g} {1 / row['tau']:7.4g} {row['epochs']:7d} "
-                f"{row['seeds']:6d} {row['accuracy']:11.4f} "
+                f"{row['tau']:7.4g} {1 / row['tau']:7.4g} {row['seeds']:6d} "
+                f"{row['accuracy']:11.4f} "
                 + (f"{'':>11s}" if clean is None else f"{clean:11.4f}")
             )
         return "\n".join(line.rstrip() for line in lines)
 
     def plot(self, ax=None):
-        """Draws the accuracies over `tau`, a line for each number of epochs.
+        """Draws the accuracies over `tau`.
 
         Args:
             ax: The Matplotlib axes to draw on. Defaults to `None`, which means
@@ -69,18 +68,15 @@ class TauSearch:
         if ax is None:
             ax = new_axes("TauSearch.plot")
         kinds = {"accuracy": ("noisy", "-"), "clean_accuracy": ("clean", "--")}
-        for color, epochs in enumerate(sorted({row["epochs"] for row in self.rows})):
-            for key, (labels, style) in kinds.items():
-                rows = [row for row in self.rows if row["epochs"] == epochs]
-                points = [(r["tau"], r[key]) for r in rows if r[key] is not None]
-                if points:
-                    ax.plot(
-                        *zip(*points, strict=True),
-                        style,
-                        marker="o",
-                        color=f"C{color}",
-                        label=f"{labels} labels, {epochs} epochs",
-                    )
+        for key, (labels, style) in kinds.items():
+            points = [(r["tau"], r[key]) for r in self.rows if r[key] is not None]
+            if points:
+                ax.plot(
+                    *zip(*points, strict=True),
+                    style,
+                    marker="o",
+                    label=f"{labels} labels",
+                )
         ax.axvline(self.best_tau, color="0.7", zorder=0)
         ax.set(xscale="log", xlabel="tau", ylabel="accuracy", title=self.study_name)
         ax.legend()

@@ -16,8 +16,7 @@ from keras_logitclip._processes import work_in_processes
 from keras_logitclip._validation import check_p
 from keras_logitclip.tuning import _checks
 from keras_logitclip.tuning import _study
-from keras_logitclip.tuning._plan import planned_epochs
-from keras_logitclip.tuning._plan import stages
+from keras_logitclip.tuning._plan import planned_trainings
 from keras_logitclip.tuning._progress_bar import ProgressBar
 from keras_logitclip.tuning._result import TauSearch
 from keras_logitclip.tuning._training import Task
@@ -50,10 +49,10 @@ def search_tau(
     and the threshold with the best accuracy there is the best. Label noise lowers
     that accuracy for every threshold alike, so no clean labels are needed.
 
-    Not every threshold is trained to the end. All are trained for `epochs // 11`
-    epochs (11 being the number of thresholds), the best four of them anew for
-    `epochs // 4`, and the best two for all `epochs`: together never more than four
-    full trainings. With `seeds=n` the best two are trained with `n` seeds each and
+    Not every threshold is trained: of more than four, three that are spread over the
+    range, and then the one next to the top of a parabola through their accuracies. All
+    trainings are full ones, because memorization comes late. So a search costs four
+    trainings at most. With `seeds=n` the best two are trained with `n` seeds each and
     compared by their mean: two more trainings for each further seed. Accuracies are
     means of the last epochs, a tenth of a training.
 
@@ -121,14 +120,13 @@ def search_tau(
 
     References:
         - [Wei et al., 2023](https://arxiv.org/abs/2212.04055)
-        - [Jamieson and Talwalkar, 2016](https://arxiv.org/abs/1502.07943)
     """
     taus = _checks.check_taus(taus)
-    counts = {"epochs": epochs, "batch_size": batch_size, "seeds": seeds}
-    counts = {name: check_count(name, value) for name, value in counts.items()}
+    epochs = check_count("epochs", epochs)
+    batch_size = check_count("batch_size", batch_size)
+    seeds = check_count("seeds", seeds)
     seed, workers = check_count("seed", seed, 0), check_count("workers", workers)
     grace_period = check_count("grace_period", grace_period)
-    _checks.check_epochs(epochs, taus)
     url = _study.check_storage(storage, study_name)
     labels = _checks.check_labels(y)
     inputs = check_inputs(x, len(labels))
@@ -144,6 +142,7 @@ def search_tau(
         loss=loss,
         p=check_p(p),
         optimizer=optimizer,
+        epochs=epochs,
         batch_size=batch_size,
         seed=seed,
     )
@@ -152,7 +151,9 @@ def search_tau(
     _trials.import_optuna("`search_tau`")
     parameters = _checks.check_model(task)
     settings = {
-        **counts,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seeds": seeds,
         "taus": taus,
         "p": task.p,
         "seed": seed,
@@ -163,24 +164,24 @@ def search_tau(
         "data": _fingerprint(inputs, labels),
         "backend": keras.config.backend(),
     }
-    plan = stages(len(taus), epochs, seeds)
     study_arguments = (url, study_name, settings, grace_period)
     study = _trials.open_study(*study_arguments)
-    with ProgressBar(study, planned_epochs(plan), verbose) as bar:
+    planned = epochs * planned_trainings(len(taus), seeds)
+    with ProgressBar(study, planned, verbose) as bar:
         if workers == 1:
             _study.work(
-                study, task, taus, plan, grace_period, bar.count_epoch, bar.refresh
+                study, task, taus, seeds, grace_period, bar.count_epoch, bar.refresh
             )
         else:
             work_in_processes(
                 workers,
                 _work_in_process,
-                (task, taus, plan, study_arguments),
-                is_complete=lambda: not _study.progress_of(study, taus, plan).missing,
+                (task, taus, seeds, study_arguments),
+                is_complete=lambda: not _study.progress_of(study, taus, seeds).missing,
                 on_poll=bar.refresh,
             )
     return TauSearch(
-        best_tau=_study.progress_of(study, taus, plan).ranking[0],
+        best_tau=_study.progress_of(study, taus, seeds).ranking[0],
         rows=_study.rows_of(study),
         epochs=epochs,
         epochs_spent=_study.epochs_spent(study),
@@ -188,11 +189,11 @@ def search_tau(
     )
 
 
-def _work_in_process(task, taus, plan, study_arguments):
+def _work_in_process(task, taus, seeds, study_arguments):
     study = _trials.open_study(*study_arguments)
     grace_period = study_arguments[-1]
     _study.work(
-        study, task, taus, plan, grace_period, exit_with_parent, exit_with_parent
+        study, task, taus, seeds, grace_period, exit_with_parent, exit_with_parent
     )
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from keras_logitclip import _trials
 from keras_logitclip.tuning._plan import Progress
-from keras_logitclip.tuning._plan import Stage
 from keras_logitclip.tuning._plan import Training
 from keras_logitclip.tuning._plan import progress
 from keras_logitclip.tuning._training import Task
@@ -36,21 +35,20 @@ def _trainings(study) -> dict:
 
 
 def rows_of(study) -> list[dict]:
-    """Returns the means over the seeds of each threshold and number of epochs."""
+    """Returns the means over the seeds of each threshold."""
     groups = {}
     for training, trial in sorted(_trainings(study).items()):
-        groups.setdefault((training.tau, training.epochs), []).append(trial)
+        groups.setdefault(training.tau, []).append(trial)
     return [
         {
             "tau": tau,
-            "epochs": epochs,
             "seeds": len(trials),
             "accuracy": _mean([trial.value for trial in trials]),
             "clean_accuracy": _mean(
                 [trial.user_attrs["clean_accuracy"] for trial in trials]
             ),
         }
-        for (tau, epochs), trials in groups.items()
+        for tau, trials in groups.items()
     ]
 
 
@@ -63,27 +61,23 @@ def epochs_spent(study) -> int:
     return sum(len(t.intermediate_values) for t in study.get_trials(deepcopy=False))
 
 
-def progress_of(study, taus: list[float], plan: list[Stage]) -> Progress:
+def progress_of(study, taus: list[float], seeds: int) -> Progress:
     """Returns what is to be done next, and the ranking of the thresholds so far."""
     scores = {training: trial.value for training, trial in _trainings(study).items()}
-    return progress(taus, plan, scores)
+    return progress(taus, seeds, scores)
 
 
 def work(
     study,
     task: Task,
     taus: list[float],
-    plan: list[Stage],
+    seeds: int,
     grace_period: int,
     on_epoch_end: Callable,
     on_trial_end: Callable,
 ) -> None:
     """Trains what is missing until the search is complete, as others may do."""
-    choices = {
-        "tau": taus,
-        "epochs": sorted({stage.epochs for stage in plan}),
-        "seed": list(range(plan[-1].seeds)),
-    }
+    choices = {"tau": taus, "seed": list(range(seeds))}
 
     def run(trial, job):
         def report(epoch, accuracy):
@@ -95,6 +89,6 @@ def work(
         return accuracy
 
     def missing():
-        return progress_of(study, taus, plan).missing
+        return progress_of(study, taus, seeds).missing
 
     _trials.work(study, choices, missing, run, grace_period, on_trial_end)

@@ -27,6 +27,7 @@ class Task:
     loss: Any
     p: float
     optimizer: Any
+    epochs: int
     batch_size: int
     seed: int
 
@@ -36,7 +37,7 @@ def train(task: Task, training: Training, on_epoch_end: Callable):
 
     Args:
         task: What all trainings have in common.
-        training: Threshold, epochs and seed of this one.
+        training: Threshold and seed of this one.
         on_epoch_end: Called with the number of epochs so far and the accuracy on
             the held-out noisy labels.
 
@@ -51,7 +52,7 @@ def train(task: Task, training: Training, on_epoch_end: Callable):
         take(task.inputs, task.train), task.labels[task.train], task.batch_size, seed
     )
     model.compile(
-        optimizer=make_optimizer(task.optimizer, training.epochs * len(batches)),
+        optimizer=make_optimizer(task.optimizer, task.epochs * len(batches)),
         loss=LogitClipLoss(task.loss, training.tau, task.p),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
@@ -64,7 +65,7 @@ def train(task: Task, training: Training, on_epoch_end: Callable):
     held_out = take(task.inputs, task.validation), task.labels[task.validation]
     model.fit(
         batches,
-        epochs=training.epochs,
+        epochs=task.epochs,
         validation_data=held_out,
         validation_batch_size=task.batch_size,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=note)],
@@ -78,7 +79,7 @@ def train(task: Task, training: Training, on_epoch_end: Callable):
         clean_accuracy = float(clean["accuracy"])
     del model
     gc.collect()  # Compiled functions refer to the model, and it to them.
-    last = max(1, training.epochs // 10)
+    last = max(1, task.epochs // 10)
     return float(np.mean(accuracies[-last:])), clean_accuracy
 
 
