@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 MODE = {"tensorflow": "graph", "jax": "jit", "torch": "eager"}.get(BACKEND)
 
 
-def run(*arguments):
+def run(*arguments, script="clipped_cross_entropy"):
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks.clipped_cross_entropy", *arguments],
+        [sys.executable, "-m", f"benchmarks.{script}", *arguments],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -35,3 +35,10 @@ def test_every_candidate_is_measured_and_reported(tmp_path):
     assert all(float(row["median_ms"]) > 0 for row in rows)
     report = run("--report", "--csv", str(path))
     assert report.count(f"| {BACKEND}, {MODE} | fused |") == 2
+
+
+def test_the_page_on_tau_has_the_tables_of_its_results():
+    page = (ROOT / "docs/choosing_tau.md").read_text()
+    lines = run("--report", script="choosing_tau").strip().splitlines()
+    assert len(lines) > 60
+    assert [line for line in lines if line not in page] == []

@@ -88,7 +88,9 @@ def tau_for_noise_rate(noise_rate: float, num_classes: int, p: float = 2) -> flo
     no more: the threshold is `tau_for_probability(1 - noise_rate)`. With a smaller
     one no model is as sure as it should be; a larger one leaves room to memorize.
 
-    A rule of thumb of this package, not of the paper: a start for a search.
+    It is about probabilities. To predict the right class a model need not be that
+    sure: trained with SGD, much smaller thresholds were measured to be better, with
+    Adam somewhat smaller ones (README, "Choosing tau").
 
     Args:
         noise_rate: Probability that a label is replaced by another class, all of
