@@ -58,12 +58,12 @@ def open_study(url: str, study_name: str, settings: dict, grace_period: int):
     """Opens a study, or makes it if there is none of that name.
 
     Raises:
-        ValueError: If there is one with other settings.
+        ValueError: If there is one with other settings, or of a newer version.
         ImportError: If the driver of the database is not installed.
         ConnectionError: If the database cannot be reached.
     """
     optuna = import_optuna()
-    with quiet():
+    with quiet(), explained_errors():
         storage = _open_storage(url, grace_period)
         study = optuna.create_study(
             storage=storage,
@@ -85,11 +85,16 @@ def _open_storage(url, grace_period):
     optuna = import_optuna()
     import sqlalchemy
 
+    class PatientStorage(optuna.storages.RDBStorage):
+        def record_heartbeat(self, trial_id):
+            # In a thread of Optuna's, which an error would end without a word.
+            patiently(super().record_heartbeat, trial_id)
+
     is_file = url.startswith("sqlite")
     # A file has one writer at a time; others wait.
     options = {"timeout": 100} if is_file else {"connect_timeout": 10}
     try:
-        storage = optuna.storages.RDBStorage(
+        storage = PatientStorage(
             url,
             engine_kwargs={"connect_args": options, "pool_pre_ping": not is_file},
             heartbeat_interval=max(1, grace_period // 4),
@@ -147,7 +152,41 @@ def _wait_for_server(engine):
                 wait = min(2 * wait, 30)
 
 
+def patiently(function: Callable, *arguments):
+    """Calls a function again if the server goes away in the middle of it."""
+    while True:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            if not getattr(_cause(error), "connection_invalidated", False):
+                raise
+            logging.getLogger(__name__).warning(
+                "The database went away, and is asked again. %s", error
+            )
+            time.sleep(_POLL_SECONDS)
+
+
+def _cause(error) -> Exception | None:
+    """Returns the error of the database that led to this one, if one did.
+
+    What Optuna makes of it may be an `AssertionError`, and Keras removes the cause of
+    what a callback raises, but not the context.
+    """
+    import sqlalchemy
+
+    while error and not isinstance(error, sqlalchemy.exc.DBAPIError):
+        error = error.__context__
+    return error
+
+
 def _check_settings(stored, settings, study_name):
+    formats = stored.get("format", 0), settings.get("format", 0)
+    if formats[0] > formats[1]:
+        raise ValueError(
+            f"The study {study_name!r} in this storage was made by a newer version of "
+            f"keras-logitclip. Expected format {formats[1]} or older. Received: format "
+            f"{formats[0]}. Update with: pip install --upgrade keras-logitclip"
+        )
     different = [
         f"{name}: {stored.get(name)!r} there, {value!r} here"
         for name, value in settings.items()
@@ -157,7 +196,7 @@ def _check_settings(stored, settings, study_name):
         raise ValueError(
             f"There is a study named {study_name!r} in this storage, and it was made "
             "with other settings. Expected the same ones, so that it can be resumed, "
-            "or another `study_name`. Received: " + "; ".join(different)
+            "or another name of the study. Received: " + "; ".join(different)
         )
 
 
@@ -167,10 +206,15 @@ def job_of(trial) -> Job | None:
     return tuple(job) if job else None
 
 
+def trials_of(study, *states) -> list:
+    """Returns the trials that are in one of these states; all of them for none."""
+    return patiently(lambda: study.get_trials(deepcopy=False, states=states or None))
+
+
 def complete_trials(study) -> dict[Job, Any]:
     """Returns the trials that are complete, by their jobs."""
     complete = import_optuna().trial.TrialState.COMPLETE
-    trials = study.get_trials(deepcopy=False, states=(complete,))
+    trials = trials_of(study, complete)
     return {job_of(trial): trial for trial in trials}
 
 
@@ -192,6 +236,9 @@ def work(
         grace_period: Seconds without sign of life after which a process counts as
             dead.
         on_trial_end: Called after each trial, and now and then while waiting.
+
+    Raises:
+        ConnectionError: If the database fails or cannot be reached any more.
     """
     optuna = import_optuna()
     states = optuna.trial.TrialState
@@ -206,24 +253,30 @@ def work(
             trial.suggest_categorical(name, values)
         return run(trial, job)
 
-    with quiet():
-        while missing := missing_jobs():
-            trials = study.get_trials(
-                deepcopy=False, states=(states.WAITING, states.RUNNING)
-            )
-            taken = {job_of(trial) for trial in trials}
-            for job in missing:
-                if job not in taken:
-                    params = dict(zip(choices, job, strict=True))
-                    study.enqueue_trial(params, user_attrs={_JOB: job})
-            if taken.issuperset(missing) and not any(
-                trial.state == states.WAITING for trial in trials
-            ):
-                _fail_dead_trials(study, silent_since, grace_period)
-                time.sleep(_POLL_SECONDS)
-            else:
-                _run_one_trial(study, objective)
-            on_trial_end()
+    def step():
+        missing = missing_jobs()
+        if not missing:
+            return False
+        trials = trials_of(study, states.WAITING, states.RUNNING)
+        taken = {job_of(trial) for trial in trials}
+        for job in missing:
+            if job not in taken:
+                params = dict(zip(choices, job, strict=True))
+                study.enqueue_trial(params, user_attrs={_JOB: job})
+        if taken.issuperset(missing) and not any(
+            trial.state == states.WAITING for trial in trials
+        ):
+            _fail_dead_trials(study, silent_since, grace_period)
+            time.sleep(_POLL_SECONDS)
+        else:
+            _run_one_trial(study, objective)
+        on_trial_end()
+        return True
+
+    with quiet(), explained_errors():
+        # A trial in which the server goes away fails, and its job is missing again.
+        while patiently(step):
+            pass
 
 
 def _give_sign_of_life(trial):
@@ -248,7 +301,7 @@ def _fail_dead_trials(study, silent_since, grace_period):
     optuna.storages.fail_stale_trials(study)
     states = optuna.trial.TrialState
     now = time.monotonic()
-    for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+    for trial in trials_of(study, states.RUNNING):
         met = silent_since.setdefault(trial.number, now)
         if _BEGUN not in trial.user_attrs and now - met > grace_period:
             study.tell(trial.number, state=states.FAIL, skip_if_finished=True)
@@ -271,9 +324,7 @@ def _run_one_trial(study, objective):
         study.optimize(recorded, n_trials=1)
     except Exception:
         # What Optuna raises for a trial that was ended differs between versions.
-        failed = study.get_trials(
-            deepcopy=False, states=(optuna.trial.TrialState.FAIL,)
-        )
+        failed = trials_of(study, optuna.trial.TrialState.FAIL)
         if not {trial.number for trial in failed}.intersection(ended):
             raise
 
@@ -286,8 +337,23 @@ def _is_duplicate(study, trial, job):
         job_of(other) == job
         and other.number < trial.number
         and other.state not in failed
-        for other in study.get_trials(deepcopy=False)
+        for other in trials_of(study)
     )
+
+
+@contextlib.contextmanager
+def explained_errors():
+    """Says in one line that the database failed: it is full, or away for too long."""
+    try:
+        yield
+    except Exception as error:
+        cause = _cause(error)
+        if cause is None:
+            raise
+        raise ConnectionError(
+            "The database of the study failed. What is done is kept, and the same "
+            f"call goes on with it. {cause.orig}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -22,23 +22,37 @@ def find_programs() -> Path | None:
     return next(complete, None)
 
 
+class Server:
+    """A server with an empty database, and the URL of that."""
+
+    def __init__(self, programs: Path, folder: str):
+        port = _free_port()
+        self.url = f"postgresql://tester@127.0.0.1:{port}/postgres"
+        self._run = _as_server_user(folder)
+        self._pg_ctl = (programs / "pg_ctl", "-D", f"{folder}/data", "-w")
+        settings = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -k {folder}"
+        self._options = ("-o", settings, "-l", f"{folder}/log")
+        initdb = programs / "initdb"
+        self._run(initdb, "-D", f"{folder}/data", "-U", "tester", "-A", "trust", "-N")
+
+    def start(self) -> None:
+        self._run(*self._pg_ctl, *self._options, "start")
+
+    def stop(self) -> None:
+        self._run(*self._pg_ctl, "-m", "immediate", "stop")
+
+
 @contextlib.contextmanager
 def server(programs: Path):
-    """Runs a server with an empty database, and yields its URL."""
+    """Yields a `Server` that runs."""
     # Not a folder of pytest's, which no other user may enter.
     with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
-        run = _as_server_user(folder)
-        data, port = f"{folder}/data", _free_port()
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -k {folder}"
-        run(programs / "initdb", "-D", data, "-U", "tester", "-A", "trust", "-N")
-        run(
-            *(programs / "pg_ctl", "-D", data, "-w", "-o", options),
-            *("-l", f"{folder}/log", "start"),
-        )
+        started = Server(programs, folder)
+        started.start()
         try:
-            yield f"postgresql://tester@127.0.0.1:{port}/postgres"
+            yield started
         finally:
-            run(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+            started.stop()
 
 
 def _as_server_user(folder):

@@ -96,7 +96,8 @@ def test_one_postgresql_server_for_two_processes(expected):
     programs = postgresql.find_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
-    with postgresql.server(programs) as url:
+    with postgresql.server(programs) as server:
+        url = server.url
         driver_url = url.replace("postgresql://", "postgresql+psycopg://")
         processes = [start(url, "1"), start(url, "1")]
         wait_until_running(driver_url, 2)
