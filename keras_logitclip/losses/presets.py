@@ -231,9 +231,9 @@ def preset(name: str, num_classes: int) -> keras.losses.Loss:
     >>> losses.preset("nce+rce", num_classes=100).alpha
     10.0
     """
-    key = _find(name)
+    key = find_name(name)
     loss, cifar10, cifar100, *_ = PRESETS[key]
-    few = check_count("num_classes", num_classes, minimum=2) < _MANY_CLASSES
+    few = has_few_classes(check_count("num_classes", num_classes, minimum=2))
     arguments = {**(cifar10 if few else cifar100), "name": _snake_case(key)}
     if isinstance(loss, tuple):
         for role, part in zip(("active", "passive"), loss, strict=True):
@@ -242,7 +242,13 @@ def preset(name: str, num_classes: int) -> keras.losses.Loss:
     return loss(**arguments)
 
 
-def _find(name):
+def has_few_classes(num_classes: int) -> bool:
+    """Returns whether the values for CIFAR-10 are taken, not those for CIFAR-100."""
+    return num_classes < _MANY_CLASSES
+
+
+def find_name(name: str) -> str:
+    """Returns the key of `PRESETS` for a name in upper or lower case."""
     names = {known.lower(): known for known in PRESETS}
     names.update((other.lower(), known) for other, known in _OTHER_NAMES.items())
     if not isinstance(name, str) or name.lower() not in names:

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from keras_logitclip.losses.presets import PRESETS
+from keras_logitclip.study._config import FORMAT
 
 # The papers report the mean of the last epochs, not the best epoch, which clean test
 # labels would have to pick.
 LAST_EPOCHS = 10
-FORMAT = 1
 METHODS = ("plain", "tau", "value_limit", "norm_penalty")
 
 # Accuracies are shares of samples: what is closer than this is equal but for rounding.

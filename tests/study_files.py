@@ -1,0 +1,135 @@
+"""Study files for the tests, and a module of data and models that they name."""
+
+import datetime
+import json
+import math
+from pathlib import Path
+
+MODULE = '''
+import keras
+import numpy as np
+
+
+def load():
+    rng = np.random.default_rng(0)
+    centers = rng.integers(60, 200, (4, 6))
+    labels = np.arange(320) % 4
+    samples = centers[labels] + rng.integers(-40, 40, (320, 6))
+    samples = samples.astype("uint8")
+    return samples[:240], labels[:240], samples[240:], labels[240:]
+
+
+def images():
+    x_train, y_train, x_test, y_test = load()
+    return x_train.reshape(-1, 2, 3), y_train, x_test.reshape(-1, 2, 3), y_test
+
+
+def random_model(shape, num_classes, width=8):
+    """With states of all kinds: of random numbers, of averages."""
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Dense(width, "relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.3),
+            keras.layers.Dense(num_classes),
+        ]
+    )
+
+
+def compiled_model(shape, num_classes):
+    model = random_model(shape, num_classes)
+    model.compile("sgd", "mse")
+    return model
+
+
+def narrow_model(shape, num_classes):
+    return random_model(shape, num_classes - 1)
+
+
+def no_model(shape, num_classes):
+    return shape
+
+
+def nothing():
+    return None
+
+
+def other_lengths():
+    x_train, y_train, x_test, y_test = load()
+    return x_train[1:], y_train, x_test, y_test
+
+
+def other_shapes():
+    x_train, y_train, x_test, y_test = load()
+    return x_train, y_train, x_test[:, 1:], y_test
+
+
+def one_hot():
+    x_train, y_train, x_test, y_test = load()
+    return x_train, np.eye(4)[y_train], x_test, y_test
+
+
+def negative():
+    x_train, y_train, x_test, y_test = load()
+    return x_train, y_train - 1, x_test, y_test
+
+
+def text():
+    x_train, y_train, x_test, y_test = load()
+    return x_train.astype(str), y_train, x_test.astype(str), y_test
+'''
+
+SETTINGS = {
+    "epochs": 3,
+    "batch_size": 64,
+    "seeds": 1,
+    "data": {"name": "study_samples:load"},
+    "model": {"name": "mlp", "width": 8},
+    "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9},
+    "noise": [{"kind": "symmetric", "rate": 0.4}],
+    "methods": [{"losses": ["CE"]}],
+}
+
+
+def changed(settings: dict, changes: dict) -> dict:
+    """Returns settings with other values; `None` removes one."""
+    result = dict(settings)
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(result.get(name), dict):
+            value = changed(result[name], value)
+        result[name] = value
+    return {name: value for name, value in result.items() if value is not None}
+
+
+def write_study(folder: Path, changes: dict, name: str = "small.toml") -> Path:
+    """Writes a study file and the module beside it."""
+    (folder / "study_samples.py").write_text(MODULE)
+    path = folder / name
+    path.write_text(_to_toml(changed(SETTINGS, changes)))
+    return path
+
+
+def _to_toml(settings):
+    lines, sections = [], []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            sections += [f"[{name}]", *_lines(value)]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for section in value:
+                sections += [f"[[{name}]]", *_lines(section)]
+        else:
+            lines += _lines({name: value})
+    return "\n".join([*lines, *sections])
+
+
+def _lines(section):
+    return [f"{name} = {_value(value)}" for name, value in section.items()]
+
+
+def _value(value):
+    if value == math.inf:
+        return "inf"
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return json.dumps(value)

@@ -1,0 +1,971 @@
+import copy
+import datetime
+import errno
+import json
+import os
+import pickle
+import re
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_logitclip import losses
+from keras_logitclip import noise
+from keras_logitclip import study
+from keras_logitclip.__main__ import main
+from keras_logitclip.losses.presets import PRESETS
+from keras_logitclip.study import _training
+from keras_logitclip.study._config import Cell
+from keras_logitclip.study._config import make_optimizer
+from keras_logitclip.study._data import load_data
+from keras_logitclip.study._data import make_noise
+from keras_logitclip.study._losses import l1_weight
+from keras_logitclip.study._losses import make_loss
+from tests.study_files import write_study
+
+BACKEND = keras.config.backend()
+# That of the study file, which has to be one to train on.
+TRAINED_ON = BACKEND if BACKEND in ("tensorflow", "jax", "torch") else "jax"
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Else the command would set them, for this process and those that it starts.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def load(folder=Path("."), name="small.toml", **changes):
+    return study.load(write_study(folder, {"backend": TRAINED_ON, **changes}, name))
+
+
+# Study files.
+
+
+def test_defaults():
+    settings = load().settings
+    assert (settings["validation_split"], settings["seeds"]) == (0.1, 1)
+    assert settings["data"]["standardize"] is False
+    assert settings["data"]["train_samples"] is None
+    assert settings["optimizer"]["schedule"] == "constant"
+    assert settings["optimizer"]["momentum"] == 0.9
+    assert settings["noise"] == [
+        {"kind": "symmetric", "rate": 0.4, "exact": False, "include_true_class": False}
+    ]
+    (methods,) = settings["methods"]
+    assert methods["plain"] is True
+    assert methods["taus"] == methods["value_limits"] == []
+
+
+def test_what_is_left_out_of_a_study_file():
+    path = write_study(Path("."), {})
+    assert study.load(path).settings["backend"] == "tensorflow"
+
+
+def test_cells_are_in_order_and_each_is_there_once():
+    loaded = load(
+        seeds=2,
+        noise=[{"kind": "clean"}, {"kind": "pair_flip", "rate": 0.25}],
+        methods=[
+            {"losses": ["ce", "fl"], "taus": [1, 0.5]},
+            {"losses": ["CE"], "taus": [1.0], "value_limits": [2], "plain": False},
+            {"losses": ["CE"], "norm_penalties": [0.1]},
+        ],
+    )
+    methods = [
+        ("CE", "plain", None),
+        ("CE", "tau", 1.0),
+        ("CE", "tau", 0.5),
+        ("Focal", "plain", None),
+        ("Focal", "tau", 1.0),
+        ("Focal", "tau", 0.5),
+        ("CE", "value_limit", 2.0),
+        ("CE", "norm_penalty", 0.1),
+    ]
+    assert loaded.cells == [
+        (noise_name, *method, seed)
+        for seed in (0, 1)
+        for noise_name in ("clean", "pair-flip 0.25")
+        for method in methods
+    ]
+    assert (loaded.name, loaded.folder) == ("small", Path("."))
+
+
+def test_names_of_noises():
+    kinds = [
+        {"kind": "clean"},
+        {"kind": "symmetric", "rate": 0.2},
+        {"kind": "symmetric", "rate": 0.5, "exact": True},
+        {"kind": "asymmetric", "rate": 1, "mapping": [1, 0, 2, 3]},
+        {"kind": "instance_dependent", "rate": 0.45},
+        {"kind": "human", "file": "CIFAR-10_human.pt", "labels": "worse"},
+    ]
+    assert list(load(noise=kinds).noises) == [
+        "clean",
+        "symmetric 0.2",
+        "symmetric 0.5",
+        "asymmetric 1",
+        "instance-dependent 0.45",
+        "human worse",
+    ]
+
+
+def test_mappings_of_the_built_in_data():
+    kind = {"kind": "asymmetric", "rate": 0.4}
+    loaded = load(data={"name": "cifar10"}, noise=[kind])
+    (settings,) = loaded.noises.values()
+    assert settings["mapping"] == list(noise.CIFAR10_CONFUSIONS)
+
+
+STEPS = {"schedule": "steps"}
+BAD_SETTINGS = {
+    "unknown-key": ({"epoch": 3}, "no other keys in the study.*Received: epoch$"),
+    "missing-key": ({"epochs": None}, "`epochs` in the study. Received: none"),
+    "type": ({"epochs": 2.5}, "`epochs` in the study to be of type int.*2.5"),
+    "bool": ({"seeds": True}, "`seeds` in the study to be of type int.*True"),
+    "epochs-0": ({"epochs": 0}, "`epochs` to be above zero. Received: 0"),
+    "batch-size": ({"batch_size": -1}, "`batch_size` to be above zero. Received: -1"),
+    "split": ({"validation_split": 1}, "`validation_split` between 0 and 1.*1.0"),
+    "backend": ({"backend": "numpy"}, "one of tensorflow, jax, torch.*'numpy'"),
+    "data": ({"data": {"name": "svhn"}}, "digits, mnist, .*module:function.*'svhn'"),
+    "no-table": ({"data": "mnist"}, "`data` in the study to be of type dict.*'mnist'"),
+    "data-key": ({"data": {"size": 3}}, r"keys in \[data\].*train_samples.*: size$"),
+    "samples": ({"data": {"test_samples": 0}}, "`test_samples` to be above zero"),
+    "model": ({"model": {"name": "vgg"}}, r"`name` in \[model\].*wrn-40-2.*'vgg'"),
+    "model-name": ({"model": {"name": None}}, r"`name` in \[model\] to be a string"),
+    "model-date": (
+        {"model": {"since": datetime.date(2020, 1, 1)}},
+        "`model` to have finite numbers.*2020",
+    ),
+    "model-inf": ({"model": {"width": np.inf}}, "`model` to have finite.*inf"),
+    "optimizer": ({"optimizer": {"name": "sdg"}}, r"another \[optimizer\].*sdg"),
+    "argument": ({"optimizer": {"moment": 1.0}}, r"another \[optimizer\].*moment"),
+    "rate": ({"optimizer": {"learning_rate": 0}}, "`learning_rate` to be above zero"),
+    "rate-inf": ({"optimizer": {"learning_rate": np.inf}}, "above zero. Received: inf"),
+    "schedule": (
+        {"optimizer": {"schedule": "step"}},
+        "constant, steps, cosine.*'step'",
+    ),
+    "no-boundaries": ({"optimizer": STEPS}, r"`boundaries`.*Received: \[\]"),
+    "boundaries": (
+        {"optimizer": {"boundaries": [0.5]}},
+        r"`boundaries`.*only then. Received: \[0.5\], schedule 'constant'",
+    ),
+    "shrinking": (
+        {"optimizer": {**STEPS, "boundaries": [0.7, 0.4]}},
+        r"growing shares.*Received: \[0.7, 0.4\]",
+    ),
+    "epochs-as-boundaries": (
+        {"optimizer": {**STEPS, "boundaries": [80, 120]}},
+        r"growing shares of the training.*Received: \[80, 120\]",
+    ),
+    "no-noise": ({"noise": []}, r"at least one section \[\[noise\]\]"),
+    "one-noise": ({"noise": {"kind": "clean"}}, "`noise` in the study to be of type"),
+    "kind": ({"noise": [{"kind": "uniform"}]}, "clean, symmetric, .*'uniform'"),
+    "kind-list": ({"noise": [{"kind": ["clean"]}]}, r"Received: \['clean'\]"),
+    "no-kind": ({"noise": [{"rate": 0.5}]}, "`kind` in .* Received: None"),
+    "no-section": ({"noise": ["clean"]}, "to be a table. Received: 'clean'"),
+    "no-rate": ({"noise": [{"kind": "symmetric"}]}, "`rate` in .*symmetric"),
+    "rate-of-clean": ({"noise": [{"kind": "clean", "rate": 0.1}]}, "Received: rate"),
+    "rate-above-1": (
+        {"noise": [{"kind": "pair_flip", "rate": 2}]},
+        "`rate` in .* above 0 and at most 1. Received: 2.0",
+    ),
+    "mapping": (
+        {"noise": [{"kind": "asymmetric", "rate": 0.4}]},
+        "`mapping` in .*the data are your own",
+    ),
+    "scale": (
+        {"noise": [{"kind": "instance_dependent", "rate": 0.4, "scale": -1}]},
+        "`scale` to be above zero. Received: -1.0",
+    ),
+    "noise-twice": (
+        {"noise": 2 * [{"kind": "symmetric", "rate": 0.5}]},
+        "each noise once. Received: symmetric 0.5, symmetric 0.5",
+    ),
+    "no-methods": ({"methods": []}, r"at least one section \[\[methods\]\]"),
+    "no-losses": ({"methods": [{"losses": []}]}, r"\[\[methods\]\] with `losses`"),
+    "loss": ({"methods": [{"losses": ["CEE"]}]}, "'GCE', .*Received: name='CEE'"),
+    "no-method": (
+        {"methods": [{"losses": ["CE"], "plain": False}]},
+        "`plain = true` or values of `taus`",
+    ),
+    "tau": ({"methods": [{"losses": ["CE"], "taus": [0]}]}, "`taus` to be above zero"),
+    "tau-text": ({"methods": [{"losses": ["CE"], "taus": ["1"]}]}, "type float.*'1'"),
+    "taus": ({"methods": [{"losses": ["CE"], "taus": 1.0}]}, "of type list.*1.0"),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), BAD_SETTINGS.values(), ids=BAD_SETTINGS
+)
+def test_bad_settings(changes, message):
+    with pytest.raises(ValueError, match=f"^Cannot use small.toml: .*{message}"):
+        load(**changes)
+
+
+def test_files_that_are_no_study():
+    Path("broken.toml").write_text("epochs = [")
+    with pytest.raises(ValueError, match="Cannot use broken.toml: Invalid value"):
+        study.load("broken.toml")
+    with pytest.raises(ValueError, match="Cannot use a b.toml: .*file name of letters"):
+        load(name="a b.toml")
+    with pytest.raises(OSError, match="missing.toml"):
+        study.load("missing.toml")
+
+
+SCHEDULES = {
+    "constant": ({}, {0: 0.1, 99: 0.1}),
+    "steps": (
+        {"schedule": "steps", "boundaries": [0.4, 0.7]},
+        {0: 0.1, 40: 0.1, 41: 0.01, 70: 0.01, 71: 0.001, 99: 0.001},
+    ),
+    "factor": (
+        {"schedule": "steps", "boundaries": [0.5], "factor": 0.5},
+        {50: 0.1, 51: 0.05},
+    ),
+    "cosine": ({"schedule": "cosine"}, {0: 0.1, 50: 0.05, 100: 0.0}),
+}
+
+
+@pytest.mark.parametrize(("changes", "rates"), SCHEDULES.values(), ids=SCHEDULES)
+def test_learning_rates(changes, rates):
+    optimizer = make_optimizer(load(optimizer=changes).settings["optimizer"], 100)
+    assert isinstance(optimizer, keras.optimizers.SGD)
+    assert optimizer.momentum == 0.9
+    found = {}
+    for step in rates:
+        optimizer.iterations.assign(step)
+        found[step] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    assert found == pytest.approx(rates, abs=1e-8)
+
+
+# Data and noise.
+
+
+def test_own_data():
+    data = load_data(load(), None)
+    assert data.x_train.dtype == "uint8"
+    assert (data.x_train.shape, data.x_test.shape) == ((240, 6), (80, 6))
+    assert data.num_classes == 4
+    assert (data.x_train * data.scale).max() == pytest.approx(1, rel=1e-6)
+    assert data.offset == 0
+
+
+def test_grey_images_get_a_channel():
+    data = load_data(load(data={"name": "study_samples:images"}), None)
+    assert (data.x_train.shape, data.x_test.shape) == ((240, 2, 3, 1), (80, 2, 3, 1))
+
+
+def test_a_subset_is_the_same_one_for_all_seeds():
+    every = load_data(load(), None)
+    data = load_data(load(data={"train_samples": 100, "test_samples": 50}), None)
+    assert (data.x_train.shape, data.x_test.shape) == ((100, 6), (50, 6))
+    assert len(set(data.rows)) == 100
+    np.testing.assert_array_equal(data.x_train, every.x_train[data.rows])
+    np.testing.assert_array_equal(data.y_train, every.y_train[data.rows])
+    np.testing.assert_array_equal(data.y_all, every.y_train)
+    again = load_data(load(data={"train_samples": 100, "test_samples": 50}), None)
+    np.testing.assert_array_equal(data.x_test, again.x_test)
+
+
+@pytest.mark.parametrize("name", ["load", "images"])
+def test_standardized(name):
+    settings = {"name": f"study_samples:{name}", "standardize": True}
+    data = load_data(load(data=settings), None)
+    samples = data.x_train * data.scale + data.offset
+    axes = 0 if name == "load" else (0, 1, 2)
+    assert samples.dtype == "float32"
+    np.testing.assert_allclose(samples.mean(axes), 0, atol=1e-5)
+    np.testing.assert_allclose(samples.std(axes), 1, rtol=1e-5)
+
+
+NOISES = {
+    "clean": ({}, lambda data: noise.NoisyLabels(data.y_train, data.y_train, 4)),
+    "symmetric": (
+        {"rate": 0.5, "exact": True},
+        lambda data: noise.symmetric(data.y_train, 0.5, 4, exact=True, seed=3),
+    ),
+    "pair_flip": (
+        {"rate": 0.3},
+        lambda data: noise.pair_flip(data.y_train, 0.3, 4, seed=3),
+    ),
+    "asymmetric": (
+        {"rate": 0.3, "mapping": [1, 0, 2, 2]},
+        lambda data: noise.asymmetric(data.y_train, 0.3, [1, 0, 2, 2], seed=3),
+    ),
+    "instance_dependent": (
+        {"rate": 0.3},
+        lambda data: noise.instance_dependent(
+            data.x_train / data.x_train.max(), data.y_train, 0.3, 4, scale=1.0, seed=3
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_noise(kind):
+    settings, expected = NOISES[kind]
+    loaded = load(noise=[{"kind": kind, **settings}])
+    (name,) = loaded.noises
+    data = load_data(loaded, None)
+    noisy = make_noise(loaded, data, name, 3, None)
+    expected = expected(data)
+    np.testing.assert_array_equal(noisy.clean, data.y_train)
+    # Rounding decides where instance-dependent noise is drawn with float32 features.
+    assert np.mean(noisy.labels != expected.labels) <= 0.01
+    assert noisy.rate == pytest.approx(expected.rate, abs=0.01)
+    assert (noisy.rate > 0) == (kind != "clean")
+
+
+HUMAN = {"kind": "human", "file": "human.pt", "labels": "worse"}
+
+
+def write_human_labels(clean, **others):
+    contents = {"clean_label": clean, "worse_label": clean, **others}
+    Path("human.pt").write_bytes(pickle.dumps(contents, 2))
+
+
+def use_ten_classes(monkeypatch):
+    """Gives the data of the study file the ten classes that CIFAR-10N has."""
+    module = sys.modules["study_samples"]
+    x_train, _, x_test, y_test = module.load()
+    clean = np.arange(len(x_train)) % 10
+    monkeypatch.setattr(module, "load", lambda: (x_train, clean, x_test, y_test))
+    return clean
+
+
+def test_human_labels_of_a_subset(monkeypatch):
+    loaded = load(data={"train_samples": 50}, noise=[HUMAN])
+    load_data(loaded, None)
+    clean = use_ten_classes(monkeypatch)
+    worse = np.where(np.arange(len(clean)) % 3 == 0, (clean + 1) % 10, clean)
+    write_human_labels(clean, worse_label=worse)
+    data = load_data(loaded, None)
+    noisy = make_noise(loaded, data, "human worse", 0, None)
+    np.testing.assert_array_equal(noisy.labels, worse[data.rows])
+    np.testing.assert_array_equal(noisy.clean, clean[data.rows])
+
+
+def own_data(name):
+    return {"data": {"name": f"study_samples:{name}"}}
+
+
+def noise_of(**settings):
+    return {"noise": [settings]}
+
+
+def own_model(name, **arguments):
+    return {"model": {"name": f"study_samples:{name}", "width": None, **arguments}}
+
+
+BAD_CELLS = {
+    "module": ({"data": {"name": "nowhere:load"}}, "'nowhere:load': No module named"),
+    "function": (own_data("lod"), "'study_samples:lod': .*no attribute 'lod'"),
+    "nothing": (own_data("nothing"), r"to return `x_train`.*Received: .*shapes \[\]"),
+    "lengths": (own_data("other_lengths"), r"a label for each.*\(239, 6\), \(240,\)"),
+    "shapes": (own_data("other_shapes"), r"one shape.*\(240, 6\).*\(80, 5\)"),
+    "one-hot": (own_data("one_hot"), r"class ids.*float64 of shape \(240, 4\)"),
+    "negative": (own_data("negative"), "class ids, integers from 0"),
+    "text": (own_data("text"), "samples of .* to be numbers.*<U3"),
+    "too-many": ({"data": {"train_samples": 241}}, "at most 240.*Received: 241"),
+    "mapping": (
+        noise_of(kind="asymmetric", rate=0.5, mapping=[1, 2, 3, 4, 0]),
+        "`mapping` in .*the 4 classes of the data. Received: 5",
+    ),
+    "short-mapping": (
+        noise_of(kind="asymmetric", rate=0.5, mapping=[1, 0]),
+        r"labels.*\[0, 2\)|at most 1|num_classes",
+    ),
+    "rare": ({"validation_split": 0.001}, "which holds out 0 of the "),
+    "width": ({"model": {"width": 0}}, "`width`: expected an integer of at least 1"),
+    "argument": ({"model": {"units": 3}}, "model 'mlp' has: `width`.*units=3"),
+    "no-model": (own_model("no_model"), "not compiled. Received: <class 'tuple'>"),
+    "compiled": (own_model("compiled_model"), "not compiled. Received: a compiled one"),
+    "outputs": (own_model("narrow_model"), r"\(None, 4\).*Received: \(None, 3\)"),
+}
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize(("changes", "message"), BAD_CELLS.values(), ids=BAD_CELLS)
+def test_what_only_the_data_show(changes, message):
+    loaded = load(**changes)
+    with pytest.raises(ValueError, match=message):
+        study.run(loaded, verbose=False)
+    assert not Path("results").exists()
+
+
+@pytest.mark.gradients
+def test_human_labels_of_other_images():
+    loaded = load(noise=[HUMAN])
+    with pytest.raises(FileNotFoundError, match="file of CIFAR-10N.*human.pt"):
+        study.run(loaded, verbose=False)
+    write_human_labels(np.arange(30) % 10)
+    with pytest.raises(ValueError, match="all 30 images.*Received: 240 labels"):
+        study.run(loaded, verbose=False)
+
+
+def test_human_labels_of_other_classes(monkeypatch):
+    loaded = load(noise=[HUMAN])
+    y_train = load_data(loaded, None).y_train
+    write_human_labels(y_train)
+    with pytest.raises(ValueError, match="'worse' .*4 classes.*Received: 10"):
+        make_noise(loaded, load_data(loaded, None), "human worse", 0, None)
+
+
+# Losses.
+
+
+def test_losses_of_the_methods():
+    plain = make_loss(Cell("", "GCE", "plain", None, 0), 4)
+    assert isinstance(plain, losses.GeneralizedCrossEntropy)
+    assert plain.q == 0.7
+    clipped = make_loss(Cell("", "CE", "tau", 0.5, 0), 4)
+    assert isinstance(clipped, losses.LogitClipLoss)
+    assert clipped.tau == 0.5
+    by_value = make_loss(Cell("", "CE", "value_limit", 2.0, 0), 4)
+    assert isinstance(by_value, losses.LogitValueClipLoss)
+    assert by_value.limit == 2.0
+    penalized = make_loss(Cell("", "CE", "norm_penalty", 0.1, 0), 4)
+    assert isinstance(penalized, losses.NormPenalty)
+    assert penalized.weight == 0.1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_l1_weights(name):
+    few, many = PRESETS[name].l1
+    cell = Cell("", name, "plain", None, 0)
+    assert (l1_weight(cell, 10), l1_weight(cell, 100)) == (few, many)
+
+
+# The training of a cell.
+
+
+def train(loaded, folder=Path("backup"), on_epoch_end=lambda *_: None, cell=None):
+    data = load_data(loaded, None)
+    cell = cell or loaded.cells[0]
+    noisy = make_noise(loaded, data, cell.noise, cell.seed, None)
+    return _training.train(loaded, cell, data, noisy, folder, on_epoch_end)
+
+
+def without_times(record):
+    record = copy.deepcopy(record)
+    for name in ("seconds", "started"):
+        del record[name]
+    del record["epochs"]["seconds"]
+    return record
+
+
+@pytest.mark.gradients
+def test_record():
+    kind = {"kind": "symmetric", "rate": 0.3, "exact": True}
+    loaded = load(epochs=4, noise=[kind], model={"width": 32})
+    record = train(loaded)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert {name: record[name] for name in Cell._fields} == loaded.cells[0]._asdict()
+    assert (record["format"], record["study"]) == (1, "small")
+    assert record["noise_rate"] == pytest.approx(0.3, abs=0.005)
+    np.testing.assert_allclose(np.sum(record["transition"], 1), 1)
+    assert record["config"] == loaded.settings
+    assert record["versions"]["keras"] == keras.__version__
+    assert any(name.startswith(TRAINED_ON) for name in record["versions"])
+    assert datetime.datetime.fromisoformat(record["started"]).tzinfo
+    epochs = record["epochs"]
+    assert {len(values) for values in epochs.values()} == {4}
+    assert 0 < sum(epochs["seconds"]) < record["seconds"]
+    assert epochs["loss"][-1] < epochs["loss"][0]
+    assert epochs["accuracy"][-1] > 0.5
+    for memorized, recovered in zip(
+        epochs["memorized"], epochs["recovered"], strict=True
+    ):
+        assert 0 <= memorized <= memorized + recovered <= 1
+    assert all(norm > 0 for norm in epochs["logit_norm"])
+
+
+@pytest.mark.gradients
+def test_without_wrong_labels_nothing_is_memorized():
+    record = train(load(epochs=1, noise=[{"kind": "clean"}]))
+    assert record["noise_rate"] == 0
+    assert record["epochs"]["memorized"] == record["epochs"]["recovered"] == [None]
+
+
+@pytest.mark.parametrize("batch_size", [3, 1000])
+def test_what_is_measured(batch_size, monkeypatch):
+    monkeypatch.setattr(_training, "_PREDICT_BATCH", batch_size)
+    logits = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    labels = np.random.default_rng(1).integers(0, 4, (20, 2))
+
+    class Model:
+        def predict_on_batch(self, positions):
+            return logits[positions]
+
+    test, held_out, wrong = np.arange(13, 20), np.arange(3, 7), np.arange(7, 13)
+    recorder = _training.Recorder(
+        {"test": test, "held_out": held_out, "wrong": wrong},
+        {
+            "test": labels[test, 0],
+            "held_out": labels[held_out, 0],
+            "memorized": labels[wrong, 0],
+            "recovered": labels[wrong, 1],
+        },
+        epochs := {},
+    )
+    recorder.set_model(Model())
+    recorder.on_epoch_begin(0)
+    recorder.on_epoch_end(0, {"loss": np.float32("nan")})
+    hits = logits.argmax(-1)[:, None] == labels
+    norms = np.sqrt(np.square(logits[test], dtype="float64").sum(-1))
+    (seconds,) = epochs.pop("seconds")
+    assert seconds > 0
+    assert epochs == {
+        "loss": [None],
+        "accuracy": [hits[test, 0].mean()],
+        "noisy_accuracy": [hits[held_out, 0].mean()],
+        "memorized": [hits[wrong, 0].mean()],
+        "recovered": [hits[wrong, 1].mean()],
+        "logit_norm": [pytest.approx(norms.mean(), rel=1e-6)],
+    }
+
+
+class Interrupted(Exception):
+    pass
+
+
+RANDOM_MODEL = own_model("random_model", width=8)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    loaded = load(folder, epochs=4, **RANDOM_MODEL)
+    return without_times(train(loaded, folder / "backup"))
+
+
+def interrupt(loaded, at, folder=Path("backup")):
+    def on_epoch_end(epoch, epochs):
+        if epoch == at:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(loaded, folder, on_epoch_end)
+
+
+# Seconds between backups, the epoch of the interruption, and the one to go on after.
+INTERRUPTIONS = {
+    "at-once": (0, 1, 0),
+    "each-epoch": (0, 4, 3),
+    "skipped-backups": (1e9, 4, 1),
+}
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("name", INTERRUPTIONS)
+def test_a_resumed_training_is_the_undisturbed_one(name, undisturbed, monkeypatch):
+    interval, interrupted_at, resumed_after = INTERRUPTIONS[name]
+    monkeypatch.setattr(_training, "_BACKUP_INTERVAL", interval)
+    loaded, trained = load(epochs=4, **RANDOM_MODEL), []
+    interrupt(loaded, interrupted_at)
+    record = train(loaded, on_epoch_end=lambda epoch, _: trained.append(epoch))
+    assert trained == list(range(resumed_after + 1, 5))
+    assert without_times(record) == undisturbed
+    assert record["seconds"] > sum(record["epochs"]["seconds"])
+
+
+@pytest.mark.gradients
+def test_a_training_that_was_killed_after_its_last_epoch(undisturbed, monkeypatch):
+    monkeypatch.setattr(_training, "_BACKUP_INTERVAL", 0)
+    loaded, trained = load(epochs=4, **RANDOM_MODEL), []
+    train(loaded)
+    record = train(loaded, on_epoch_end=lambda epoch, _: trained.append(epoch))
+    assert not trained
+    assert without_times(record) == undisturbed
+
+
+def without_variable(path):
+    with np.load(path) as saved:
+        arrays = {name: saved[name] for name in saved if name != "variable 3"}
+    np.savez(path, **arrays)
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "empty": lambda path: path.write_bytes(b""),
+    "of-another-model": without_variable,
+}
+
+
+@pytest.fixture(scope="module")
+def backup(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interrupted")
+    interrupt(load(folder, epochs=4, **RANDOM_MODEL), 2, folder / "backup")
+    return folder / "backup"
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_backup_is_not_used(name, undisturbed, backup, caplog):
+    loaded, trained = load(epochs=4, **RANDOM_MODEL), []
+    shutil.copytree(backup, "backup")
+    DAMAGES[name](Path("backup/backup.npz"))
+    record = train(loaded, on_epoch_end=lambda epoch, _: trained.append(epoch))
+    assert "cannot be used; the cell is trained from the start" in caplog.text
+    assert trained == [1, 2, 3, 4]
+    assert without_times(record) == undisturbed
+
+
+@pytest.mark.gradients
+def test_samples_are_on_the_device_and_not_in_the_backup():
+    loaded = load()
+    data = load_data(loaded, None)
+    samples = np.concatenate([data.x_train, data.x_test])
+    lookup = _training.Lookup(samples, data.scale, data.offset)
+    assert keras.backend.standardize_dtype(lookup.samples.dtype) == "uint8"
+    found = keras.ops.convert_to_numpy(lookup(np.array([3, 250], "int32")))
+    expected = samples[[3, 250]] * data.scale + data.offset
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    train(loaded)
+    with np.load("backup/backup.npz") as saved:
+        assert not any(saved[name].dtype == "uint8" for name in saved)
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("first_epoch", [0, 2])
+def test_keras_trains_in_the_order_of_the_epoch(first_epoch):
+    seen = []
+
+    class Recorded(_training.Positions):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            np.testing.assert_array_equal(10 * x, y)
+            seen.append(x)
+            return x[:, None].astype("float32"), y
+
+    positions = np.arange(10)
+    batches = Recorded(positions, 10 * positions, 4)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(
+        batches,
+        shuffle=False,
+        epochs=4,
+        initial_epoch=first_epoch,
+        callbacks=[_training.Randomness(batches, 5)],
+        verbose=0,
+    )
+    # Keras may look at some batches once more to learn their shape.
+    epochs = range(first_epoch, 4)
+    orders = np.concatenate(seen)[-10 * len(epochs) :].reshape(-1, 10)
+    expected = [np.random.default_rng((5, epoch)).permutation(10) for epoch in epochs]
+    np.testing.assert_array_equal(orders, expected)
+
+
+@pytest.mark.gradients
+def test_l1_norm_instead_of_weight_decay():
+    loaded = load(
+        optimizer={"weight_decay": 0.01}, methods=[{"losses": ["ANL-CE", "CE"]}]
+    )
+    data = load_data(loaded, None)
+    penalized, plain = (
+        _training._compiled_model(loaded, cell, data, 4) for cell in loaded.cells
+    )
+    norm = sum(
+        np.abs(keras.ops.convert_to_numpy(variable)).sum()
+        for variable in penalized.trainable_variables
+    )
+    penalty = keras.ops.convert_to_numpy(sum(penalized.losses))
+    assert penalty == pytest.approx(5e-5 * norm, rel=1e-5)
+    assert penalized.optimizer.weight_decay is None
+    assert not plain.losses
+    assert plain.optimizer.weight_decay == 0.01
+    record = train(loaded, cell=loaded.cells[0])
+    assert record["epochs"]["loss"][-1] is not None
+
+
+# A whole study.
+
+
+METHODS = [{"losses": ["CE"], "taus": [1.0]}]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a study that is complete, and its records."""
+    folder = tmp_path_factory.mktemp("finished")
+    loaded = load(folder, epochs=2, methods=METHODS)
+    return folder, study.run(loaded, results=folder / "results", verbose=False)
+
+
+@pytest.fixture
+def count_trainings(monkeypatch):
+    trained = []
+
+    def counted(study, cell, *arguments):
+        trained.append(cell)
+        return _training.train(study, cell, *arguments)
+
+    monkeypatch.setattr("keras_logitclip.study._run.train", counted)
+    return trained
+
+
+@pytest.mark.gradients
+def test_a_complete_study_trains_nothing(finished, count_trainings):
+    folder, records = finished
+    assert [record["value"] for record in records] == [None, 1.0]
+    assert [record["method"] for record in records] == ["plain", "tau"]
+    results = folder / "results"
+    assert not list((results / "backups").iterdir())
+    loaded = study.load(folder / "small.toml")
+    assert study.run(loaded, results=results, verbose=False) == records
+    assert not count_trainings
+
+
+@pytest.mark.gradients
+def test_the_progress_bar_counts_epochs(finished, capsys):
+    folder, _ = finished
+    loaded = study.load(folder / "small.toml")
+    study.run(loaded, results=folder / "results")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "small: 100%" in printed.err
+    assert "4/4" in printed.err
+    assert "2/2 cells" in printed.err
+
+
+CHANGES = {
+    "epochs": ({"epochs": 3}, "epochs: 2 there, 3 here"),
+    "noise": (
+        {"noise": [{"kind": "clean"}]},
+        "noise: .*'symmetric'.* there, .*'clean'",
+    ),
+    "added": ({"methods": [{"losses": ["CE", "GCE"]}]}, "methods: .* here"),
+    "optimizer": ({"optimizer": {"momentum": 0.5}}, "optimizer: .*0.9.*there.*0.5"),
+}
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize(("changes", "message"), CHANGES.values(), ids=CHANGES)
+def test_a_changed_study_is_refused(changes, message, finished, count_trainings):
+    folder, _ = finished
+    changes = {"epochs": 2, "methods": METHODS, **changes}
+    with pytest.raises(ValueError, match=f"'small'.*Received: {message}"):
+        study.run(load(**changes), results=folder / "results", verbose=False)
+    assert not count_trainings
+
+
+@pytest.mark.gradients
+def test_results_of_a_newer_version_are_refused(monkeypatch):
+    loaded = load(epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_logitclip.study._run.FORMAT", 2)
+        study.run(loaded, verbose=False)
+    with pytest.raises(ValueError, match="newer version.*format 1.*format 2. Update"):
+        study.run(loaded, verbose=False)
+
+
+@pytest.mark.gradients
+def test_two_studies_in_one_folder_share_nothing(count_trainings):
+    one, two = load(epochs=1), load(name="other.toml", epochs=1)
+    for loaded in (one, two):
+        (record,) = study.run(loaded, results="both", verbose=False)
+        assert record["study"] == loaded.name
+    assert len(count_trainings) == 2
+
+
+@pytest.mark.gradients
+def test_a_file_that_is_no_database():
+    Path("results/small").mkdir(parents=True)
+    Path("results/small/study.db").write_text("This is a text, not a database.")
+    with pytest.raises(ConnectionError, match="file is not a database"):
+        study.run(load(), verbose=False)
+
+
+def fail_once(monkeypatch, target, error, when=lambda *arguments, **others: True):
+    """Makes a function fail at its first call for which `when` is true."""
+    owner, name = target
+    function, failed = getattr(owner, name), []
+
+    def fails(*arguments, **others):
+        if not failed and when(*arguments, **others):
+            failed.append(arguments)
+            raise error
+        return function(*arguments, **others)
+
+    monkeypatch.setattr(owner, name, fails)
+    return failed
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+WRITTEN = {"backup": "backups", "record": "cells"}
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("file", WRITTEN)
+def test_a_full_disk(file, finished, monkeypatch):
+    def is_file(source, path):
+        return WRITTEN[file] in Path(path).parts
+
+    loaded = load(epochs=2)
+    failed = fail_once(monkeypatch, (_training.os, "replace"), FULL, is_file)
+    with pytest.raises(
+        OSError, match="Cannot write .*No space left on device.*goes on"
+    ):
+        study.run(loaded, verbose=False)
+    assert len(failed) == 1
+    assert not Path(failed[0][0]).exists()
+    (record,) = study.run(loaded, verbose=False)
+    assert record["epochs"]["loss"] == finished[1][0]["epochs"]["loss"]
+
+
+def database_error(message, lost=False):
+    optuna = pytest.importorskip("optuna")
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    error = optuna.exceptions.StorageInternalError("An exception is raised.")
+    error.__context__ = sqlalchemy.exc.OperationalError(
+        "INSERT", {}, sqlite3.OperationalError(message), connection_invalidated=lost
+    )
+    return error
+
+
+@pytest.mark.gradients
+def test_a_database_without_space(finished, count_trainings, monkeypatch):
+    storage = pytest.importorskip("optuna").storages.RDBStorage
+    loaded = load(epochs=2, methods=METHODS)
+    with monkeypatch.context() as patch:
+        fail_once(
+            patch,
+            (storage, "set_trial_user_attr"),
+            database_error("database or disk is full"),
+            when=lambda storage, trial, key, value: key == "record",
+        )
+        with pytest.raises(ConnectionError, match="is kept.*database or disk is full"):
+            study.run(loaded, verbose=False)
+    records = study.run(loaded, grace_period=1, verbose=False)
+    # The training whose record could not be stored is not repeated.
+    assert sorted(count_trainings) == sorted(set(count_trainings))
+    assert [*map(without_times, records)] == [*map(without_times, finished[1])]
+
+
+LOST = {
+    "queue": "_create_new_trial",
+    "report": "set_trial_intermediate_value",
+    "record": "set_trial_user_attr",
+    "end": "set_trial_state_values",
+    "read": "_get_trials",
+    "heartbeat": "record_heartbeat",
+}
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("what", LOST)
+def test_a_server_that_goes_away(what, finished, monkeypatch, caplog):
+    storage = pytest.importorskip("optuna").storages.RDBStorage
+    failed = fail_once(
+        monkeypatch, (storage, LOST[what]), database_error("gone", lost=True)
+    )
+    (record,) = study.run(load(epochs=2), grace_period=2, verbose=False)
+    assert failed
+    assert "The database went away" in caplog.text
+    assert record["epochs"]["loss"] == finished[1][0]["epochs"]["loss"]
+
+
+def test_another_backend_than_that_of_the_study():
+    other = next(name for name in ("jax", "torch") if name != BACKEND)
+    message = (
+        f"for the backend '{other}', and Keras runs on '{BACKEND}'. .*KERAS_BACKEND"
+    )
+    with pytest.raises(ValueError, match=message):
+        study.run(load(backend=other), verbose=False)
+
+
+BAD_ARGUMENTS = {
+    "workers": ({"workers": 0}, "`workers`: expected an integer of at least 1"),
+    "grace": ({"grace_period": 0.5}, "`grace_period`: expected an integer"),
+    "storage": ({"storage": "redis://u:secret@host"}, "`storage`.*another URL"),
+}
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize(
+    ("arguments", "message"), BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        study.run(load(), verbose=False, **arguments)
+    assert "secret" not in str(error.value)
+
+
+# The command.
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs an action of the command, and returns what it prints."""
+
+    def run(action, *arguments):
+        main(["study", action, *map(str, arguments)])
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.gradients
+def test_run_and_report(command):
+    path = write_study(Path("."), {"backend": BACKEND, "epochs": 1})
+    printed = command("run", path)
+    assert "symmetric 0.4" in printed
+    assert f"Written to {Path('results/small')}: " in printed
+    assert Path("results/small/report.md").exists()
+    assert command("report", path, "--output", "elsewhere").count("elsewhere") == 1
+    report = Path("results/small/report.md").read_text()
+    assert Path("elsewhere/report.md").read_text() == report
+    listed = command("list-cells", path).splitlines()
+    assert listed[-1] == "1 of 1 cells are trained."
+    assert listed[0].startswith("trained  symmetric-0.4-CE-plain-0-")
+
+
+def test_list_cells_before_the_first_run(command):
+    path = write_study(Path("."), {"seeds": 2})
+    *cells, total = command("list-cells", path).splitlines()
+    assert [cell[:10] for cell in cells] == ["-        s"] * 2
+    assert total == "0 of 2 cells are trained."
+    assert not Path("results").exists()
+
+
+@pytest.mark.gradients
+def test_dry_run(command):
+    path = write_study(Path("."), {"backend": BACKEND, "epochs": 200, "seeds": 5})
+    printed = command("run", path, "--dry-run", "--workers", "2")
+    assert printed.startswith("5 cells of 200 epochs: about ")
+    assert "hours with 2 processes" in printed
+    assert not list(Path(".").glob("results/*/*.db"))
+
+
+ERRORS = {
+    "no-file": (["run", "missing.toml"], "No such file or directory: 'missing.toml'"),
+    "no-results": (["report", "small.toml"], "no results in results.small. Expected"),
+    "workers": (["run", "small.toml", "--workers", "0"], "`workers`: expected"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS)
+def test_errors_of_one_line(arguments, message, capsys):
+    write_study(Path("."), {"backend": TRAINED_ON})
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", *arguments])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(f"error: .*{message}", line)
+    assert not Path("results").exists()
+
+
+@pytest.mark.gradients
+def test_optuna_is_optional(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r'pip install "keras-logitclip\[tuning\]"'):
+        study.run(load(), verbose=False)
