@@ -64,7 +64,7 @@ def open_study(url: str, study_name: str, settings: dict, grace_period: int):
     """
     optuna = import_optuna()
     with quiet(), explained_errors():
-        storage = _open_storage(url, grace_period)
+        storage = _open_or_create_storage(url, grace_period)
         study = optuna.create_study(
             storage=storage,
             study_name=study_name,
@@ -79,6 +79,19 @@ def open_study(url: str, study_name: str, settings: dict, grace_period: int):
         else:
             _check_settings(stored, settings, study_name)
     return study
+
+
+def _open_or_create_storage(url, grace_period):
+    """Opens the database, also if another process makes its tables just now."""
+    attempts = 5
+    while True:
+        try:
+            return _open_storage(url, grace_period)
+        except Exception as error:
+            attempts -= 1
+            if not attempts or "already exists" not in str(_cause(error)):
+                raise
+            time.sleep(_POLL_SECONDS)
 
 
 def _open_storage(url, grace_period):
@@ -344,6 +357,7 @@ def _is_duplicate(study, trial, job):
 @contextlib.contextmanager
 def explained_errors():
     """Says in one line that the database failed: it is full, or away for too long."""
+    import_optuna()
     try:
         yield
     except Exception as error:

@@ -213,6 +213,7 @@ def test_a_server_that_is_stopped_and_started_again(long_study, undisturbed):
         arguments = (long_study, results, "--storage", server.url)
         processes = [start(*arguments), start(*arguments)]
         wait_for(lambda: len(backups(results)) > 1, "two trainings")
+        assert [process.poll() for process in processes] == [None, None]
         server.stop()
         time.sleep(4)
         server.start()
