@@ -45,6 +45,11 @@ def load(folder=Path("."), name="small.toml", **changes):
     return study.load(write_study(folder, {"backend": TRAINED_ON, **changes}, name))
 
 
+def run(loaded, **arguments):
+    pytest.importorskip("optuna")
+    return study.run(loaded, **{"verbose": False, **arguments})
+
+
 # Study files.
 
 
@@ -397,7 +402,7 @@ BAD_CELLS = {
 def test_what_only_the_data_show(changes, message):
     loaded = load(**changes)
     with pytest.raises(ValueError, match=message):
-        study.run(loaded, verbose=False)
+        run(loaded)
     assert not Path("results").exists()
 
 
@@ -405,10 +410,10 @@ def test_what_only_the_data_show(changes, message):
 def test_human_labels_of_other_images():
     loaded = load(noise=[HUMAN])
     with pytest.raises(FileNotFoundError, match="file of CIFAR-10N.*human.pt"):
-        study.run(loaded, verbose=False)
+        run(loaded)
     write_human_labels(np.arange(30) % 10)
     with pytest.raises(ValueError, match="all 30 images.*Received: 240 labels"):
-        study.run(loaded, verbose=False)
+        run(loaded)
 
 
 def test_human_labels_of_other_classes(monkeypatch):
@@ -698,7 +703,7 @@ def finished(tmp_path_factory):
     """The folder of a study that is complete, and its records."""
     folder = tmp_path_factory.mktemp("finished")
     loaded = load(folder, epochs=2, methods=METHODS)
-    return folder, study.run(loaded, results=folder / "results", verbose=False)
+    return folder, run(loaded, results=folder / "results")
 
 
 @pytest.fixture
@@ -721,7 +726,7 @@ def test_a_complete_study_trains_nothing(finished, count_trainings):
     results = folder / "results"
     assert not list((results / "backups").iterdir())
     loaded = study.load(folder / "small.toml")
-    assert study.run(loaded, results=results, verbose=False) == records
+    assert run(loaded, results=results) == records
     assert not count_trainings
 
 
@@ -729,7 +734,7 @@ def test_a_complete_study_trains_nothing(finished, count_trainings):
 def test_the_progress_bar_counts_epochs(finished, capsys):
     folder, _ = finished
     loaded = study.load(folder / "small.toml")
-    study.run(loaded, results=folder / "results")
+    run(loaded, results=folder / "results", verbose=True)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "small: 100%" in printed.err
@@ -754,7 +759,7 @@ def test_a_changed_study_is_refused(changes, message, finished, count_trainings)
     folder, _ = finished
     changes = {"epochs": 2, "methods": METHODS, **changes}
     with pytest.raises(ValueError, match=f"'small'.*Received: {message}"):
-        study.run(load(**changes), results=folder / "results", verbose=False)
+        run(load(**changes), results=folder / "results")
     assert not count_trainings
 
 
@@ -763,16 +768,16 @@ def test_results_of_a_newer_version_are_refused(monkeypatch):
     loaded = load(epochs=1)
     with monkeypatch.context() as patch:
         patch.setattr("keras_logitclip.study._run.FORMAT", 2)
-        study.run(loaded, verbose=False)
+        run(loaded)
     with pytest.raises(ValueError, match="newer version.*format 1.*format 2. Update"):
-        study.run(loaded, verbose=False)
+        run(loaded)
 
 
 @pytest.mark.gradients
 def test_two_studies_in_one_folder_share_nothing(count_trainings):
     one, two = load(epochs=1), load(name="other.toml", epochs=1)
     for loaded in (one, two):
-        (record,) = study.run(loaded, results="both", verbose=False)
+        (record,) = run(loaded, results="both")
         assert record["study"] == loaded.name
     assert len(count_trainings) == 2
 
@@ -782,7 +787,7 @@ def test_a_file_that_is_no_database():
     Path("results/small").mkdir(parents=True)
     Path("results/small/study.db").write_text("This is a text, not a database.")
     with pytest.raises(ConnectionError, match="file is not a database"):
-        study.run(load(), verbose=False)
+        run(load())
 
 
 def fail_once(monkeypatch, target, error, when=lambda *arguments, **others: True):
@@ -815,10 +820,10 @@ def test_a_full_disk(file, finished, monkeypatch):
     with pytest.raises(
         OSError, match="Cannot write .*No space left on device.*goes on"
     ):
-        study.run(loaded, verbose=False)
+        run(loaded)
     assert len(failed) == 1
     assert not Path(failed[0][0]).exists()
-    (record,) = study.run(loaded, verbose=False)
+    (record,) = run(loaded)
     assert record["epochs"]["loss"] == finished[1][0]["epochs"]["loss"]
 
 
@@ -844,11 +849,24 @@ def test_a_database_without_space(finished, count_trainings, monkeypatch):
             when=lambda storage, trial, key, value: key == "record",
         )
         with pytest.raises(ConnectionError, match="is kept.*database or disk is full"):
-            study.run(loaded, verbose=False)
-    records = study.run(loaded, grace_period=1, verbose=False)
+            run(loaded)
+    records = run(loaded, grace_period=1)
     # The training whose record could not be stored is not repeated.
     assert sorted(count_trainings) == sorted(set(count_trainings))
     assert [*map(without_times, records)] == [*map(without_times, finished[1])]
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("kind", ["OperationalError", "IntegrityError"])
+def test_another_process_makes_the_tables(kind, monkeypatch):
+    storage = pytest.importorskip("optuna").storages.RDBStorage
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    original = sqlite3.OperationalError("table studies already exists")
+    error = getattr(sqlalchemy.exc, kind)("CREATE", {}, original)
+    failed = fail_once(monkeypatch, (storage, "__init__"), error)
+    (record,) = run(load(epochs=1))
+    assert failed
+    assert len(record["epochs"]["loss"]) == 1
 
 
 LOST = {
@@ -868,7 +886,7 @@ def test_a_server_that_goes_away(what, finished, monkeypatch, caplog):
     failed = fail_once(
         monkeypatch, (storage, LOST[what]), database_error("gone", lost=True)
     )
-    (record,) = study.run(load(epochs=2), grace_period=2, verbose=False)
+    (record,) = run(load(epochs=2), grace_period=2)
     assert failed
     assert "The database went away" in caplog.text
     assert record["epochs"]["loss"] == finished[1][0]["epochs"]["loss"]
@@ -880,7 +898,7 @@ def test_another_backend_than_that_of_the_study():
         f"for the backend '{other}', and Keras runs on '{BACKEND}'. .*KERAS_BACKEND"
     )
     with pytest.raises(ValueError, match=message):
-        study.run(load(backend=other), verbose=False)
+        run(load(backend=other))
 
 
 BAD_ARGUMENTS = {
@@ -896,7 +914,7 @@ BAD_ARGUMENTS = {
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
-        study.run(load(), verbose=False, **arguments)
+        run(load(), **arguments)
     assert "secret" not in str(error.value)
 
 
@@ -908,6 +926,7 @@ def command(capsys):
     """Runs an action of the command, and returns what it prints."""
 
     def run(action, *arguments):
+        pytest.importorskip("optuna")
         main(["study", action, *map(str, arguments)])
         return capsys.readouterr().out
 
@@ -955,6 +974,7 @@ ERRORS = {
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS)
 def test_errors_of_one_line(arguments, message, capsys):
+    pytest.importorskip("optuna")
     write_study(Path("."), {"backend": TRAINED_ON})
     with pytest.raises(SystemExit) as stopped:
         main(["study", *arguments])
