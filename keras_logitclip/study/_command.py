@@ -69,7 +69,7 @@ def _start(options):
     folder = _run.results_folder(study, options.results)
     _keep_compiled(folder)
     if options.dry_run:
-        return _estimate(study, folder, options)
+        return _estimate(study, options)
     records = _run.run(
         study,
         results=folder,
@@ -111,7 +111,7 @@ def _keep_compiled(folder):
                 jax.config.update(name, value)
 
 
-def _estimate(study, folder, options):
+def _estimate(study, options):
     _run.check_cells(study, options.data_dir)
     seconds = _run.estimate(study, options.data_dir)
     hours = seconds / options.workers / 3600
