@@ -1,8 +1,13 @@
 """The progress bar of a study."""
 
+import time
+
 from keras_logitclip import _trials
 from keras_logitclip.study._config import Cell
 from keras_logitclip.study._config import Study
+
+# Wait so many times the time that the last look at the database took.
+_REFRESH_INTERVAL = 50
 
 
 class ProgressBar:
@@ -20,6 +25,7 @@ class ProgressBar:
         self.opened = opened
         self.cells = set(study.cells)
         self.epochs = study.settings["epochs"]
+        self.not_before = 0.0
         self.bar = tqdm(
             total=len(self.cells) * self.epochs,
             unit="epoch",
@@ -28,16 +34,29 @@ class ProgressBar:
         )
 
     def __enter__(self):
-        self.refresh()
+        self._refresh()
         # The time left is estimated from what is done from now on.
         self.bar.initial = self.bar.n
         return self
 
     def __exit__(self, *exception):
-        self.refresh()
+        self._refresh()
         self.bar.close()
 
     def refresh(self) -> None:
+        """Shows what is done, unless it was shown just now.
+
+        With hundreds of cells a look at the database takes a tenth of a second, which
+        the trainings would miss.
+        """
+        start = time.perf_counter()
+        if start < self.not_before:
+            return
+        self._refresh()
+        end = time.perf_counter()
+        self.not_before = end + _REFRESH_INTERVAL * (end - start)
+
+    def _refresh(self):
         if self.bar.disable:
             return
         done = dict.fromkeys(self.cells, 0)
