@@ -27,6 +27,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --upgrade pip
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --group dev --editable '.[demo]'
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --no-deps keras-hub
 	touch $@
 
 $(DEMO_VENV)/installed: pyproject.toml constraints.txt
