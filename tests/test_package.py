@@ -69,6 +69,24 @@ def test_only_the_chosen_backend_is_imported():
         assert BACKEND in ours.stdout
 
 
+def test_the_import_adds_no_package_and_little_time():
+    """Beyond Keras: what extras need is imported where it is used."""
+    code = (
+        "import sys, time, keras; before, start = set(sys.modules), time.process_time()"
+        "; import keras_logitclip; print(time.process_time() - start, *{"
+        "name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    # Processor time, so that a busy machine does not fail this, and several times, for
+    # the first one may compile the modules.
+    for _ in range(5):
+        result = run_python(code, PYTHONDONTWRITEBYTECODE="")
+        seconds, *imported = result.stdout.split()
+        assert imported == ["keras_logitclip"]
+        if float(seconds) < 0.05:
+            return
+    pytest.fail(f"The import took {seconds} s beyond that of Keras, expected 0.05")
+
+
 @pytest.mark.parametrize("missing", BACKENDS)
 def test_a_missing_backend_is_explained(missing):
     code = f"import sys; sys.modules[{missing!r}] = None; import keras_logitclip"
