@@ -1,5 +1,6 @@
 # make test    the test suite, on every backend (BACKEND=jax: on that one)
 # make demo    the quickstart (BACKEND=jax or torch instead of tensorflow)
+# make matrix  the test suite with the oldest supported Keras, then with the newest
 # make bench   speed and memory against plain cross-entropy (about half an hour)
 # make lint    style checks; make format repairs what it can
 # make build   the wheel, installed and imported from another folder
@@ -19,7 +20,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 test: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help test test-across $(TESTS) demo bench lint format build clean
+.PHONY: help test test-across $(TESTS) matrix demo bench lint format build clean
 help:
 	@grep '^# make' Makefile | cut -c3-
 
@@ -53,6 +54,23 @@ $(TESTS): test-%: $(VENV)/installed
 test-across: $(VENV)/installed
 	$(PYTEST) tests/across
 
+# The oldest versions that pyproject.toml allows, as far as their files are still
+# offered; and the newest Keras with the pinned versions of all else.
+matrix:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt --upgrade pip
+	.venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt \
+	--group tensorflow --group jax --group torch --group test --editable '.[demo]'
+	touch .venv-oldest/installed
+	$(MAKE) test VENV=.venv-oldest INFERENCE_BACKENDS=numpy
+	$(PYTHON) -m venv .venv-newest
+	grep -v '^keras==' constraints.txt > .venv-newest/constraints.txt
+	.venv-newest/bin/pip install --quiet --constraint .venv-newest/constraints.txt --upgrade pip
+	.venv-newest/bin/pip install --quiet --constraint .venv-newest/constraints.txt \
+	--upgrade keras --group dev --editable '.[demo]'
+	touch .venv-newest/installed
+	$(MAKE) test VENV=.venv-newest
+
 demo: $(DEMO_VENV)/installed
 	KERAS_BACKEND=$(DEMO_BACKEND) $(DEMO_VENV)/bin/python examples/quickstart.py
 
@@ -75,4 +93,4 @@ build: $(VENV)/installed
 	import keras_logitclip; print('wheel', keras_logitclip.__version__, keras_logitclip.__file__)"
 
 clean:
-	rm -rf .venv .venv-demo-* dist quickstart.png .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* dist quickstart.png .pytest_cache .ruff_cache
