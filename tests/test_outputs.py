@@ -198,10 +198,7 @@ def test_two_heads():
     model = keras.Model(inputs, {name: layers[name](inputs) for name in heads})
     model.compile(
         keras.optimizers.SGD(1.0),
-        loss={
-            name: LogitClipLoss(sparse, tau)
-            for name, (_, tau, _) in heads.items()
-        },
+        loss={name: LogitClipLoss(sparse, tau) for name, (_, tau, _) in heads.items()},
         loss_weights={name: weight for name, (_, _, weight) in heads.items()},
     )
     kernels = {name: layers[name].get_weights()[0] for name in heads}
