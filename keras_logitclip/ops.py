@@ -6,6 +6,8 @@ from keras import ops
 from keras_logitclip import _kernels
 from keras_logitclip._kernels import clip
 from keras_logitclip._kernels.numerics import compute_dtype_of
+from keras_logitclip._kernels.numerics import factored_norm
+from keras_logitclip._kernels.numerics import nonzero
 from keras_logitclip._rows import from_rows
 from keras_logitclip._rows import to_rows
 from keras_logitclip._rows import without_axis
@@ -102,7 +104,7 @@ def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
     arguments = {"tau": check_tau(tau), "p": check_p(p), "axis": check_axis(axis)}
     if isinstance(logits, keras.KerasTensor):
         return _LogitClipOperation(**arguments)(logits)
-    return _kernels.logit_clip(logits, **arguments)
+    return _logit_clip(logits, **arguments)
 
 
 def clipped_softmax_cross_entropy(
@@ -208,7 +210,7 @@ class _LogitClipOperation(_ClippingOperation):
     """`logit_clip` as a node of a functional model."""
 
     def call(self, logits):
-        return _kernels.logit_clip(logits, self.tau, self.p, self.axis)
+        return _logit_clip(logits, self.tau, self.p, self.axis)
 
     def compute_output_spec(self, logits):
         compute_dtype_of(logits)
@@ -230,6 +232,33 @@ class _ClippedSoftmaxCrossEntropyOperation(_ClippingOperation):
         check_labels(y_true, logits, axis)
         shape = without_axis(logits.shape, axis)
         return keras.KerasTensor(shape, dtype=compute_dtype_of(logits))
+
+
+def _logit_clip(logits, tau, p, axis):
+    if _traced_by_torchscript():
+        return _clip_in_plain_operations(logits, tau, p, axis)
+    return _kernels.logit_clip(logits, tau, p, axis)
+
+
+def _traced_by_torchscript() -> bool:
+    """Whether `torch.jit.trace` records, as it does for ONNX and OpenVINO."""
+    if keras.config.backend() != "torch":
+        return False
+    import torch
+
+    return torch.jit.is_tracing()
+
+
+def _clip_in_plain_operations(logits, tau, p, axis):
+    # Tracing cannot record custom gradients, and takes for constants what the
+    # kernels write into slices: the graph would return the traced example.
+    logits = ops.convert_to_tensor(logits)
+    axis = resolve_axis(axis, len(logits.shape))
+    rows = ops.cast(logits, compute_dtype_of(logits))
+    scaled, scale, root = factored_norm(rows, p, axis)
+    clipped = scaled * (tau / nonzero(root))
+    clipped = ops.where(clip.is_within(scale, root, tau), rows, clipped)
+    return ops.cast(clipped, logits.dtype)
 
 
 def _clipped_softmax_cross_entropy(y_true, logits, tau, p, axis):

@@ -1,0 +1,367 @@
+"""Checkpoints, exported graphs and quantization of models with the layer."""
+
+import os
+import subprocess
+import sys
+from collections import namedtuple
+from importlib.util import find_spec
+
+import keras
+import numpy as np
+import pytest
+
+from keras_logitclip import LogitClip
+from keras_logitclip import LogitClipLoss
+from keras_logitclip import metrics
+from keras_logitclip import ops
+from tests import oracle
+from tests.conftest import BACKEND
+from tests.running import KERAS_VERSION
+
+TAU = 1.5
+INF = float("inf")
+rng = np.random.default_rng(0)
+INPUTS = rng.normal(size=(24, 8)).astype("float32")
+LABELS = rng.integers(0, 5, 24)
+# Long rows, short rows and a row of zeros.
+ROWS = INPUTS * np.resize([3.0, 0.1, 0.0], (24, 1)).astype("float32")
+
+# Of values out of two models. On some processors, Keras's OpenVINO backend
+# multiplies matrices in bfloat16.
+ATOL = 2e-2 if BACKEND == "openvino" else 1e-5
+
+
+def build_model(*last, seed=0):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Dense(16, use_bias=False)(inputs)
+    outputs = keras.layers.Dense(5, use_bias=False)(outputs)
+    for layer in last:
+        outputs = layer(outputs)
+    return keras.Model(inputs, outputs)
+
+
+def predict(model, x=ROWS):
+    return model.predict(x, verbose=0)
+
+
+# Checkpoints.
+
+
+def build_compiled(seed=0):
+    model = build_model(LogitClip(2.0), seed=seed)
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        LogitClipLoss("sparse_categorical_crossentropy", TAU),
+        metrics=[metrics.LogitNorm(), metrics.ClippedFraction(TAU)],
+    )
+    return model
+
+
+def fit(model, *callbacks, **arguments):
+    return model.fit(
+        INPUTS, LABELS, batch_size=8, epochs=4, shuffle=False, verbose=0,
+        callbacks=list(callbacks), **arguments,
+    ).history  # fmt: skip
+
+
+def test_the_layer_leaves_the_file_of_weights_as_it_is(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    clipping, plain = build_model(LogitClip(TAU)), build_model(seed=1)
+    clipping.save_weights(path)
+    plain.load_weights(path)
+    expected = oracle.clip(predict(plain), TAU, 2)
+    np.testing.assert_allclose(predict(clipping), expected, atol=ATOL)
+    plain.save_weights(path)
+    other = build_model(LogitClip(TAU), seed=2)
+    other.load_weights(path)
+    np.testing.assert_allclose(predict(other), expected, atol=ATOL)
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("monitor", ["val_logit_norm", "val_clipped_fraction"])
+def test_model_checkpoint_follows_a_metric_of_the_logits(monitor, tmp_path):
+    path = tmp_path / "best.keras"
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        path, monitor, mode="max", save_best_only=True
+    )
+    validation = (ROWS[:12], LABELS[:12])
+    history = fit(build_compiled(), checkpoint, validation_data=validation)
+    best = int(np.argmax(history[monitor]))
+    logs = keras.models.load_model(path).evaluate(
+        *validation, verbose=0, return_dict=True
+    )
+    assert set(logs) == {"loss", "logit_norm", "clipped_fraction"}
+    for name, value in logs.items():
+        assert value == pytest.approx(history[f"val_{name}"][best], rel=1e-5), name
+
+
+class Interruption(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise InterruptedError
+
+
+@pytest.mark.gradients
+def test_interrupted_training_resumes_from_the_backup(tmp_path):
+    uninterrupted = build_compiled()
+    history = fit(uninterrupted)
+    with pytest.raises(InterruptedError):
+        fit(
+            build_compiled(), keras.callbacks.BackupAndRestore(tmp_path), Interruption()
+        )
+    resumed = build_compiled(seed=1)
+    rest = fit(resumed, keras.callbacks.BackupAndRestore(tmp_path))
+    for name, values in history.items():
+        assert rest[name] == pytest.approx(values[2:], rel=1e-5), name
+    for ours, theirs in zip(
+        resumed.get_weights(), uninterrupted.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+# Exports. Each reader returns what a runtime computes from the exported file.
+
+
+def read_saved_model(path, x):
+    import tensorflow as tf
+
+    reloaded = tf.saved_model.load(path)
+    return reloaded.serve(x).numpy()
+
+
+def read_onnx(path, x):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def read_openvino(path, x):
+    import openvino
+
+    # Of itself, it may compute products of matrices in bfloat16, as it does under
+    # Keras's OpenVINO backend.
+    hint = {} if BACKEND == "openvino" else {"INFERENCE_PRECISION_HINT": "f32"}
+    return openvino.compile_model(path, "CPU", hint)(x)[0]
+
+
+def read_litert(path, x):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path)
+    position = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(position, x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(position, x)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def read_torch(path, x):
+    import torch
+
+    program = torch.export.load(path).module()
+    return program(torch.tensor(x)).detach().numpy()
+
+
+# `modules` are what Keras and the reader need; `since` is the version of Keras
+# from which on these tests hold.
+Format = namedtuple("Format", "suffix read modules since", defaults=((3, 15),))
+FORMATS = {
+    "tf_saved_model": Format("", read_saved_model, ["tensorflow"], (3, 10)),
+    "onnx": Format(
+        ".onnx",
+        read_onnx,
+        ["onnxruntime", {"tensorflow": "tf2onnx"}.get(BACKEND, "onnxscript")],
+    ),
+    "openvino": Format(".xml", read_openvino, ["openvino"]),
+    "litert": Format(".tflite", read_litert, ["ai_edge_litert"]),
+    "torch": Format(".pt2", read_torch, ["torch"]),
+}
+EXPORTS = {
+    "tensorflow": ("tf_saved_model", "onnx", "openvino", "litert"),
+    "jax": ("tf_saved_model",),
+    "torch": ("onnx", "openvino", "torch"),
+    "openvino": ("openvino",),
+    "numpy": (),
+}[BACKEND]
+
+REQUIRES_TORCH = (ValueError, "Torch export requires PyTorch backend")
+REQUIRES_LITERT = (ValueError, "LiteRT export requires TensorFlow or PyTorch backend")
+# What no model can be exported to, as of Keras 3.15.1: the error and its message.
+MISSING = {
+    "tensorflow": {"torch": REQUIRES_TORCH},
+    "jax": {
+        "litert": REQUIRES_LITERT,
+        "torch": REQUIRES_TORCH,
+        # JAX 0.10 ignores `native_serialization=False`; OpenVINO is at 2026.4.
+        "openvino": (Exception, "No conversion rule found .*XlaCallModule"),
+    },
+    "torch": {
+        # From PyTorch 2.13.
+        "tf_saved_model": (Exception, "mismatch .*`inputs` and `dynamic_shapes`")
+    },
+    "openvino": {
+        "tf_saved_model": (AttributeError, "track_and_add_endpoint"),
+        "onnx": (NotImplementedError, "only compatible with TensorFlow, JAX and Torch"),
+        "litert": REQUIRES_LITERT,
+        "torch": REQUIRES_TORCH,
+    },
+    "numpy": {
+        "tf_saved_model": (AttributeError, "track_and_add_endpoint"),
+        "onnx": (NotImplementedError, "only compatible with TensorFlow, JAX and Torch"),
+        "openvino": (NotImplementedError, "only compatible with OpenVINO"),
+        "litert": REQUIRES_LITERT,
+        "torch": REQUIRES_TORCH,
+    },
+}[BACKEND]
+# What Keras can only do with packages that are not among ours.
+UNINSTALLED = {
+    "jax": {"onnx": "jax2onnx"},
+    "torch": {"litert": "litert_torch"},
+}.get(BACKEND, {})
+
+
+def export(model, name, folder):
+    """Exports for any size of batch, and returns the path."""
+    file_format = FORMATS[name]
+    if file_format.since > KERAS_VERSION:
+        pytest.skip(f"written for exports of Keras {file_format.since} and later")
+    for module in file_format.modules:
+        pytest.importorskip(module)
+    path = str(folder / f"model{file_format.suffix}")
+    arguments = {}
+    if name == "torch":
+        from torch.export import Dim
+
+        arguments["dynamic_shapes"] = {0: Dim("batch", min=1, max=1024)}
+    model(ROWS)  # Which Keras asks for before some exports.
+    model.export(path, format=name, verbose=False, **arguments)
+    return path
+
+
+CLIPPING = {
+    "p=2": (2, LogitClip(TAU)),
+    "p=1": (1, LogitClip(TAU, p=1)),
+    "p=3": (3, LogitClip(TAU, p=3)),
+    "p=inf": (INF, LogitClip(TAU, p=INF)),
+    "function": (2, lambda logits: ops.logit_clip(logits, TAU)),
+}
+
+
+def build_with_every_clipping():
+    """One model, for an export takes seconds: the logits, and them clipped."""
+    model = build_model()
+    (logits,) = model.outputs
+    clipped = [clipping(logits) for _, clipping in CLIPPING.values()]
+    training_only = LogitClip(TAU, training_only=True)(logits)
+    every = keras.layers.Concatenate()([logits, training_only, *clipped])
+    return keras.Model(model.inputs[0], every)
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_export(name, tmp_path):
+    model = build_with_every_clipping()
+    expected = {len(rows): predict(model, rows) for rows in (ROWS, ROWS[:1])}
+    path = export(model, name, tmp_path)
+    for size, values in expected.items():
+        outputs = FORMATS[name].read(path, ROWS[:size])
+        np.testing.assert_allclose(outputs, values, atol=1e-5)
+    outputs = FORMATS[name].read(path, ROWS)
+    logits, training_only, *clipped = np.split(outputs, 2 + len(CLIPPING), axis=-1)
+    np.testing.assert_array_equal(training_only, logits)
+    for (clipping, (p, _)), values in zip(CLIPPING.items(), clipped, strict=True):
+        norms = oracle.norm(logits, p)
+        assert {"clipped", "short", "zero"} == set(
+            np.select([norms > TAU, norms > 0], ["clipped", "short"], "zero")
+        )
+        np.testing.assert_allclose(
+            values, oracle.clip(logits, TAU, p), atol=1e-5, err_msg=clipping
+        )
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_what_keras_itself_cannot_export(name, tmp_path):
+    model = build_model()
+    error, message = MISSING[name]
+    with pytest.raises(error, match=f"(?s){message}"):
+        export(model, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", UNINSTALLED)
+def test_what_keras_can_export_with_other_packages(name, tmp_path):
+    package = UNINSTALLED[name]
+    if find_spec(package):
+        pytest.skip(f"{package} is installed")
+    model = build_model()
+    with pytest.raises(ImportError, match=package.replace("_", "[-_]")):
+        export(model, name, tmp_path)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TFSMLayer needs TensorFlow")
+def test_saved_model_as_a_layer(tmp_path):
+    model = build_model(LogitClip(TAU))
+    expected = predict(model)
+    layer = keras.layers.TFSMLayer(
+        export(model, "tf_saved_model", tmp_path), call_endpoint="serve"
+    )
+    np.testing.assert_allclose(layer(ROWS), expected, atol=1e-5)
+
+
+SERVE = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+folder = sys.argv[1]
+reloaded = tf.saved_model.load(folder + "/model")
+outputs = reloaded.serve(np.load(folder + "/rows.npy"))
+assert "keras_logitclip" not in sys.modules
+np.save(folder + "/outputs.npy", outputs)
+"""
+
+
+@pytest.mark.skipif(
+    "tf_saved_model" not in EXPORTS, reason="this backend exports no SavedModel"
+)
+def test_saved_model_serves_where_this_package_is_absent(tmp_path):
+    model = build_model(LogitClip(TAU))
+    expected = predict(model)
+    export(model, "tf_saved_model", tmp_path)
+    np.save(tmp_path / "rows.npy", ROWS)
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONPATH"
+    }
+    subprocess.run(
+        [sys.executable, "-c", SERVE, tmp_path],
+        env=environment,
+        cwd=tmp_path,
+        check=True,
+        timeout=300,
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected, atol=1e-5)
+
+
+# Quantization.
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4", "float8"])
+def test_quantized(quantization, tmp_path):
+    # Of another model: under OpenVINO, Keras 3.15 predicts with what it compiled
+    # before the quantization.
+    exact = predict(build_model(LogitClip(TAU)))
+    model = build_model(LogitClip(TAU))
+    # The layer has no weights, which is what Keras warns of.
+    with pytest.warns(UserWarning, match="LogitClip"):
+        model.quantize(quantization)
+    unclipped = keras.Model(model.inputs, model.layers[-2].output)
+    outputs, logits = predict(model), predict(unclipped)
+    assert (outputs != exact).any()
+    assert (oracle.norm(logits, 2) > TAU).any()
+    assert (oracle.norm(outputs, 2) <= TAU * (1 + 1e-6)).all()
+    np.testing.assert_array_equal(outputs.argmax(-1), logits.argmax(-1))
+    np.testing.assert_allclose(outputs, oracle.clip(logits, TAU, 2), atol=ATOL)
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(predict(reloaded), outputs, atol=ATOL)
