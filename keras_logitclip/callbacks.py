@@ -105,9 +105,15 @@ class MemorizationMonitor(keras.callbacks.Callback):
     def _predict(self):
         # Not `predict`, which takes more time than an epoch of a small model, prints
         # a progress bar of its own and calls callbacks.
-        outputs = [self.model.predict_on_batch(batch) for batch in self.batches]
-        predicted = [_classes(output, self.num_classes) for output in outputs]
+        predicted = [self._predict_batch(batch) for batch in self.batches]
         return np.concatenate(predicted)[: len(self.labels)]
+
+    def _predict_batch(self, batch):
+        outputs = self.model.predict_on_batch(batch)
+        # Under a strategy of TensorFlow each replica predicts the whole batch, and
+        # Keras joins what they return.
+        num_rows = len(keras.tree.flatten(batch)[0])
+        return _classes(outputs, self.num_classes)[:num_rows]
 
 
 def _check_noisy(noisy):
