@@ -90,7 +90,7 @@ class TestScikitLearn:
         classifier.fit(X, NOISY.labels, verbose=0)
         assert classifier.model_ is not model
         assert classifier.model_.loss.tau == 1.0
-        norms = np.linalg.norm(classifier.decision_function(X), axis=-1)
+        norms = np.linalg.norm(classifier.model_.predict(X, verbose=0), axis=-1)
         assert norms.max() == pytest.approx(2.0)
 
     def test_clone_loses_fit_kwargs(self):
