@@ -450,7 +450,7 @@ FUSED = {
     "name": Taken("sparse_categorical_crossentropy", IDS),
     "sparse": Taken(sparse(), IDS),
     "column": Taken(sparse(), IDS[:, None]),
-    "tokens": Taken(sparse(), IDS.reshape(2, 3), Z.reshape(2, 3, 10)),
+    "tokens": Taken(sparse(), IDS.reshape(3, 2), Z.reshape(3, 2, 10)),
     "ignore-class": Taken(sparse(ignore_class=-1), IDS),
     "categorical": Taken(categorical(), SOFT),
     "smoothing": Taken(categorical(label_smoothing=0.1), SOFT),
