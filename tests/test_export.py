@@ -1,5 +1,6 @@
 """Checkpoints, exported graphs and quantization of models with the layer."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +30,14 @@ ROWS = INPUTS * np.resize([3.0, 0.1, 0.0], (24, 1)).astype("float32")
 # Of values out of two models. On some processors, Keras's OpenVINO backend
 # multiplies matrices in bfloat16.
 ATOL = 2e-2 if BACKEND == "openvino" else 1e-5
+
+
+@pytest.fixture(autouse=True)
+def level_of_the_root_logger():
+    """OpenVINO's converter raises it, which would hide warnings from later tests."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
 
 
 def build_model(*last, seed=0):
