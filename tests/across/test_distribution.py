@@ -25,6 +25,12 @@ from tests.across.worker import INPUTS
 from tests.across.worker import LOSSES as LOSS_FUNCTIONS
 from tests.across.worker import TARGETS
 from tests.across.worker import build_model
+from tests.running import KERAS_VERSION
+
+pytestmark = pytest.mark.skipif(
+    KERAS_VERSION < (3, 15),
+    reason="JAX 0.4.35, of the oldest Keras, lacks processes on a CPU",
+)
 
 REPOSITORY = Path(__file__).parents[2]
 TIMEOUT = 240
