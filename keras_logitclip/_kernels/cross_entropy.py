@@ -98,8 +98,8 @@ def _forward(labels, logits, tau):
         shift = ops.max(exponents, -1, keepdims=True)
         exponents = exponents - shift
     exponentials = ops.exp(exponents)
-    total = reductions.row_sum(exponentials)
-    mean = multiplier * _dot_with_rescaled(exponentials, logits, rescaled, unit) / total
+    total, dot = _sum_and_dot(exponentials, logits, rescaled, unit)
+    mean = multiplier * dot / total
     weight, target = _weigh(labels, rescaled)
     target = multiplier * target
     projection = (weight * mean - target) / tau**2
@@ -113,16 +113,18 @@ def _forward(labels, logits, tau):
     return ops.squeeze(losses, -1), residuals
 
 
-def _dot_with_rescaled(exponentials, logits, rescaled, unit):
-    """Returns the dot product of each row of the exponentials and `rescaled`.
+def _sum_and_dot(exponentials, logits, rescaled, unit):
+    """Returns the sum of each row of the exponentials, and their dot product with
+    that of `rescaled`.
 
     Compilers would write `rescaled` to memory for it. Multiplied by a constant
     instead, which keeps the sum finite, too, the logits are only read.
     """
     if not reductions.fused_by_compiler():
-        return reductions.row_dot(exponentials, rescaled)
+        return reductions.row_sum_and_dot(exponentials, rescaled)
     shrink = range_of(logits).shrink
-    return reductions.row_dot(exponentials, logits * shrink) * (unit / shrink)
+    total, dot = reductions.row_sum_and_dot(exponentials, logits * shrink)
+    return total, dot * (unit / shrink)
 
 
 def _weigh(labels, rescaled):
