@@ -16,6 +16,10 @@ _SLICES = 8
 MAX_SINGLE_SUM = 32_768
 _BLOCK = 1024
 
+# Lengths of rows, and of blocks of them, that TensorFlow multiplies as vectors.
+MIN_BLOCKED = 512
+MIN_BLOCK, MAX_BLOCK = 32, 160
+
 
 def slices_of_row(classes: int) -> list[slice]:
     """Returns slices of equal length, and the rest of the row as the last one.
@@ -51,6 +55,9 @@ def row_sum(x):
 
 def row_dot(a, b):
     """Returns the dot product of each row of `a` with that of `b`, likewise."""
+    block = _block_of_products(a.shape[-1])
+    if block:
+        return _dot_of_each_block(a, b, block)
     return _sum_of_each_row(lambda part: a[..., part] * b[..., part], a.shape[-1])
 
 
@@ -92,6 +99,31 @@ def _sum_of_each_row(terms, classes):
     *equal, rest = slices_of_row(classes)
     total = ops.sum(sum(map(terms, equal)), -1, keepdims=True)
     return total + ops.sum(terms(rest), -1, keepdims=True)
+
+
+def _block_of_products(classes) -> int | None:
+    """Returns the length of the blocks of rows to multiply as vectors, if any.
+
+    Without a compiler, TensorFlow writes products to new memory before it sums them,
+    which costs a CPU more than to compute them; its matrix product does not, but adds
+    one number after the other. On GPUs it may round to fewer digits.
+    """
+    if keras.config.backend() != "tensorflow" or _compiled_by_tensorflow_xla():
+        return None
+    import tensorflow as tf
+
+    if not classes or classes < MIN_BLOCKED or tf.config.list_physical_devices("GPU"):
+        return None
+    return next((n for n in range(MAX_BLOCK, MIN_BLOCK, -1) if classes % n == 0), None)
+
+
+def _dot_of_each_block(a, b, block):
+    shape = (-1, a.shape[-1] // block)
+    products = ops.matmul(
+        ops.reshape(a, (*shape, 1, block)), ops.reshape(b, (*shape, block, 1))
+    )
+    dots = ops.sum(ops.reshape(products, shape), -1)
+    return ops.reshape(dots, (*ops.shape(a)[:-1], 1))
 
 
 def _reduces_pairs(classes) -> bool:
