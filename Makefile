@@ -20,7 +20,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 test: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help test test-across $(TESTS) matrix demo bench lint format build clean
+.PHONY: help test test-across test-once $(TESTS) matrix demo bench lint format build clean
 help:
 	@grep '^# make' Makefile | cut -c3-
 
@@ -46,10 +46,14 @@ endef
 # Two at a time, for a test takes one core; the longest first.
 test: $(VENV)/installed
 	@echo "Tests run on two backends at a time; each prints its results when it is done."
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going $(if $(BACKEND),test-$(BACKEND),$(TESTS) test-across)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going $(if $(BACKEND),test-$(BACKEND),$(TESTS) test-across) test-once
 
 $(TESTS): test-%: $(VENV)/installed
-	KERAS_BACKEND=$* $(PYTEST) --ignore=tests/across $(if $(filter $*,$(INFERENCE_BACKENDS)),-m 'not gradients')
+	KERAS_BACKEND=$* $(PYTEST) --ignore=tests/across -m 'not once$(if $(filter $*,$(INFERENCE_BACKENDS)), and not gradients)'
+
+# What depends on no backend.
+test-once: $(VENV)/installed
+	KERAS_BACKEND=numpy $(PYTEST) --ignore=tests/across -m once
 
 test-across: $(VENV)/installed
 	$(PYTEST) tests/across

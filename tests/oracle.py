@@ -71,3 +71,22 @@ def assert_rows_close(actual, expected, rtol, axis=-1):
     error = np.abs(actual - expected).max(axis, initial=0)
     allowed = rtol * np.abs(expected).max(axis, initial=0)
     assert (error <= allowed).all(), f"error {error}, allowed {allowed}"
+
+
+def points_of_ball(tau, classes, p, seed, number=200):
+    """Points of norm tau, some inside: normal, sparse, of few values, of signs."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(number, classes))
+    kind = rng.integers(0, 5, (number, 1))
+    z = np.where(kind == 1, z * rng.integers(0, 2, z.shape), z)
+    few = rng.normal(size=(number, 3))
+    few = np.take_along_axis(few, rng.integers(0, 3, z.shape), 1)
+    z = np.where(kind == 2, few, z)
+    z = np.where(kind == 3, np.sign(z), z)
+    one_or_two = np.where(np.arange(classes) < 2, 5 * z, few[:, :1])
+    z = np.where(kind == 4, one_or_two, z)
+    largest = np.abs(z).max(1, keepdims=True)
+    z = z / np.where(largest > 0, largest, 1)
+    length = norm(z, p)[:, None]
+    inside = np.where(rng.random((number, 1)) < 0.2, rng.random((number, 1)), 1)
+    return tau * inside * z / np.where(length > 0, length, 1)

@@ -1,8 +1,6 @@
 from collections import namedtuple
-from functools import partial
 from itertools import product
 
-import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,26 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from keras_logitclip import LogitClipLoss
 from keras_logitclip import bounds
-from keras_logitclip.losses.active_passive import ActivePassive
-from keras_logitclip.losses.bootstrap import Bootstrap
-from keras_logitclip.losses.confidence_regularized import ConfidenceRegularized
 from keras_logitclip.losses.cross_entropy import CrossEntropy
-from keras_logitclip.losses.generalized_cross_entropy import GeneralizedCrossEntropy
-from keras_logitclip.losses.logit_norm_cross_entropy import LogitNormCrossEntropy
-from keras_logitclip.losses.logit_value_clip import LogitValueClipLoss
-from keras_logitclip.losses.loss_correction import BackwardCorrection
-from keras_logitclip.losses.loss_correction import ForwardCorrection
-from keras_logitclip.losses.mean_absolute_error import CategoricalMeanAbsoluteError
-from keras_logitclip.losses.norm_penalty import NormPenalty
-from keras_logitclip.losses.presets import PRESETS
-from keras_logitclip.losses.presets import preset
-from tests import loss_oracle
 from tests import oracle
-from tests.conftest import BACKEND
 from tests.oracle import INF
-from tests.running import to_numpy
+
+pytestmark = pytest.mark.once
 
 ORDERS = (1, 1.05, 1.5, 2, 3, 20, INF)
 reproducibly = settings(max_examples=80, deadline=None, derandomize=True)
@@ -39,37 +23,15 @@ numbers_of_classes = st.integers(2, 40)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def points_of_ball(tau, classes, p, seed, number=200):
-    """Points of norm tau, some inside: normal, sparse, of few values, of signs."""
-    rng = np.random.default_rng(seed)
-    z = rng.normal(size=(number, classes))
-    kind = rng.integers(0, 5, (number, 1))
-    z = np.where(kind == 1, z * rng.integers(0, 2, z.shape), z)
-    few = rng.normal(size=(number, 3))
-    few = np.take_along_axis(few, rng.integers(0, 3, z.shape), 1)
-    z = np.where(kind == 2, few, z)
-    z = np.where(kind == 3, np.sign(z), z)
-    one_or_two = np.where(np.arange(classes) < 2, 5 * z, few[:, :1])
-    z = np.where(kind == 4, one_or_two, z)
-    largest = np.abs(z).max(1, keepdims=True)
-    z = z / np.where(largest > 0, largest, 1)
-    norm = oracle.norm(z, p)[:, None]
-    inside = np.where(rng.random((number, 1)) < 0.2, rng.random((number, 1)), 1)
-    return tau * inside * z / np.where(norm > 0, norm, 1)
-
-
 def cross_entropies(z):
     """The cross-entropy of each label, on the last axis."""
     return -oracle.log_softmax(z)
 
 
-# Of cross-entropy.
-
-
 @given(taus, numbers_of_classes, orders, seeds)
 @reproducibly
 def test_no_point_of_the_ball_is_outside(tau, classes, p, seed):
-    losses = cross_entropies(points_of_ball(tau, classes, p, seed))
+    losses = cross_entropies(oracle.points_of_ball(tau, classes, p, seed))
     lower, upper = bounds.cross_entropy_bounds(tau, classes, p)
     rounding = 1e-13 * max(tau, 1)
     assert lower - rounding <= losses.min() <= losses.max() <= upper + rounding
@@ -250,7 +212,7 @@ def range_of_sum(tau, classes, p):
 @given(taus, numbers_of_classes, orders, seeds)
 @reproducibly
 def test_no_point_of_the_ball_exceeds_the_range_of_the_sum(tau, classes, p, seed):
-    sums = sums_over_labels(points_of_ball(tau, classes, p, seed))
+    sums = sums_over_labels(oracle.points_of_ball(tau, classes, p, seed))
     rounding = 1e-12 * classes * max(tau, 1)
     excess = sums.max() - classes * np.log(classes)
     assert excess <= range_of_sum(tau, classes, p) + rounding
@@ -303,7 +265,7 @@ def excess_bound(noise, tau, p):
 def test_no_pair_of_models_loses_more_clean_risk(noise, p, tau):
     """A model is one point of the ball for each class, whose inputs are the same."""
     frequencies = np.ones(3) / 3 if noise.frequencies is None else FREQUENCIES
-    z = points_of_ball(tau, 3, p, seed=0, number=6000).reshape(-1, 3, 3)
+    z = oracle.points_of_ball(tau, 3, p, seed=0, number=6000).reshape(-1, 3, 3)
     losses = cross_entropies(z)
     clean = np.einsum("nyy,y->n", losses, frequencies)
     noisy = np.einsum("nyk,yk,y->n", losses, noise.matrix, frequencies)
@@ -390,139 +352,6 @@ def test_without_noise_or_without_clipping():
     assert bounds.class_dependent_excess_risk_bound(INF, some) == INF
 
 
-# Of other losses.
-
-
-def plain_cross_entropy(y_true, y_pred):
-    return keras.losses.sparse_categorical_crossentropy(
-        y_true, y_pred, from_logits=True
-    )
-
-
-def times(factor, pair):
-    return bounds.Bounds(*(factor * value for value in pair))
-
-
-CE, MAE = CrossEntropy(), CategoricalMeanAbsoluteError()
-OF_CE = bounds.cross_entropy_bounds(2.0, 5)
-OF_MAE = [2 - 2 * np.exp(-value) for value in OF_CE]
-Known = namedtuple("Known", "loss expected")
-KNOWN = {
-    "cross-entropy": Known(CE, OF_CE),
-    "mean-absolute-error": Known(MAE, OF_MAE),
-    "sum": Known(
-        ActivePassive(CE, MAE, alpha=0.5, beta=3.0),
-        [0.5 * ce + 3 * mae for ce, mae in zip(OF_CE, OF_MAE, strict=True)],
-    ),
-    # From here on, found by searching.
-    "function": Known(plain_cross_entropy, OF_CE),
-    "name": Known("sparse_categorical_crossentropy", OF_CE),
-    "no-bootstrap": Known(Bootstrap(beta=1.0), OF_CE),
-    "no-regularizer": Known(ConfidenceRegularized(beta=0.0), OF_CE),
-    # The loss of the most probable class.
-    "only-bootstrap": Known(Bootstrap(beta=0.0, hard=True), [OF_CE[0], np.log(5)]),
-    "searched-sum": Known(
-        ActivePassive(Bootstrap(beta=1.0), CE, alpha=1.0, beta=2.0), times(3, OF_CE)
-    ),
-    "no-correction": Known(ForwardCorrection(np.eye(5)), OF_CE),
-    "nothing-to-invert": Known(BackwardCorrection(np.eye(5)), OF_CE),
-    "no-penalty": Known(NormPenalty(CE, weight=0.0), OF_CE),
-    "clipped-before": Known(
-        LogitClipLoss(CE, tau=0.5), bounds.cross_entropy_bounds(0.5, 5)
-    ),
-    "values-unclipped": Known(LogitValueClipLoss(CE, limit=3.0), OF_CE),
-    "unit-norm": Known(
-        LogitNormCrossEntropy(temperature=0.25), bounds.cross_entropy_bounds(4.0, 5)
-    ),
-}
-
-
-@pytest.mark.parametrize("case", KNOWN.values(), ids=KNOWN)
-def test_bounds_that_are_known(case):
-    actual = bounds.loss_bounds(case.loss, tau=2.0, num_classes=5)
-    np.testing.assert_allclose(actual, case.expected, rtol=1e-5, atol=1e-6)
-
-
-def test_clipped_values_in_the_cube():
-    loss = LogitValueClipLoss(CE, limit=0.5)
-    actual = bounds.loss_bounds(loss, tau=2.0, num_classes=5, p=INF)
-    expected = bounds.cross_entropy_bounds(0.5, 5, INF)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5)
-
-
-def test_a_penalty_of_the_norm_is_smallest_inside_of_the_ball():
-    actual = bounds.loss_bounds(NormPenalty(CE, weight=0.1), tau=100.0, num_classes=5)
-
-    def on_sphere(radius):
-        return bounds.cross_entropy_bounds(radius, 5).lower + 0.1 * radius
-
-    expected = min(map(on_sphere, np.linspace(1, 10, 300)))
-    assert actual.lower == pytest.approx(expected, abs=1e-5)
-
-
-EXACT = {
-    "CE": loss_oracle.cross_entropy,
-    "Focal": partial(loss_oracle.focal, gamma=0.5),
-    "MAE": loss_oracle.mean_absolute_error,
-    "GCE": partial(loss_oracle.generalized_cross_entropy, q=0.7),
-    "RCE": loss_oracle.reverse_cross_entropy,
-    "SCE": partial(loss_oracle.symmetric_cross_entropy, alpha=0.1, beta=1.0),
-    "PHuber-CE": partial(loss_oracle.phuber_cross_entropy, threshold=2.0),
-    "PHuber-GCE": partial(
-        loss_oracle.phuber_generalized_cross_entropy, q=0.7, threshold=10.0
-    ),
-    "Taylor-CE": partial(loss_oracle.taylor_cross_entropy, order=2),
-    "AGCE": partial(loss_oracle.asymmetric_generalized_cross_entropy, a=0.6, q=0.6),
-    "AUL": partial(loss_oracle.asymmetric_unhinged, a=5.5, q=3.0),
-    "AEL": partial(loss_oracle.asymmetric_exponential, a=2.5),
-}
-
-
-@pytest.mark.parametrize("tau", [0.1, 2.0, 30.0])
-@pytest.mark.parametrize("name", EXACT)
-def test_exact_bounds_for_many_classes(name, tau):
-    cross_entropy = np.linspace(*bounds.cross_entropy_bounds(tau, 10**6), 1000)
-    p_label = np.exp(-cross_entropy)
-    p = np.stack([p_label, 1 - p_label], -1)
-    log_p = np.stack([-cross_entropy, np.log1p(-p_label)], -1)
-    values = EXACT[name](np.array([1.0, 0.0]), p, log_p)
-    actual = bounds.loss_bounds(preset(name, 10), tau, 10**6)
-    expected = [values.min(), values.max()]
-    # Float32, for most backends: relative to the largest loss.
-    np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=3e-7 * values.max())
-
-
-# OpenVINO compiles what it runs, each time.
-SAMPLED = PRESETS if BACKEND != "openvino" else ("JS", "NCE")
-
-
-@pytest.mark.parametrize(
-    ("name", "p"), [*((name, 2) for name in SAMPLED), ("NCE", INF)]
-)
-def test_no_sampled_loss_is_outside(name, p):
-    loss = preset(name, 6)
-    lower, upper = bounds.loss_bounds(loss, tau=3.0, num_classes=6, p=p)
-    z = np.concatenate([points_of_ball(3.0, 6, p, seed, 2000) for seed in range(4)])
-    labels = np.random.default_rng(0).integers(0, 6, len(z)).astype("int32")
-    losses = to_numpy(loss.call(labels, keras.ops.convert_to_tensor(z)))
-    allowed = 1e-4 * (upper - lower)
-    assert lower - allowed <= losses.min() <= losses.max() <= upper + allowed
-    # The bounds are no wider than what a sample comes close to.
-    assert losses.max() - losses.min() > 0.7 * (upper - lower)
-
-
-def test_many_classes_with_few_values():
-    actual = bounds.loss_bounds(Bootstrap(beta=1.0), tau=5.0, num_classes=2000)
-    expected = bounds.cross_entropy_bounds(5.0, 2000)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5)
-
-
-def test_losses_of_very_long_logits_are_finite():
-    for loss in (CE, GeneralizedCrossEntropy(), Bootstrap()):
-        lower, upper = bounds.loss_bounds(loss, tau=1e4, num_classes=10)
-        assert 0 <= lower < 1e-6 < upper < INF
-
-
 # Bad input.
 
 TAU_FUNCTIONS = {
@@ -530,7 +359,7 @@ TAU_FUNCTIONS = {
     "closed_form_upper_bound": lambda **k: bounds.closed_form_upper_bound(**k),
     "max_probability": lambda **k: bounds.max_probability(**k),
     "excess_risk_bound": lambda **k: bounds.excess_risk_bound(noise_rate=0.1, **k),
-    "loss_bounds": lambda **k: bounds.loss_bounds(CE, **k),
+    "loss_bounds": lambda **k: bounds.loss_bounds(CrossEntropy(), **k),
 }
 BAD = [
     ("tau", 0),
@@ -596,21 +425,3 @@ def test_bad_arguments_of_class_dependent_noise(name, value):
     arguments = {"tau": 1.0, "matrix": np.eye(3), "p": 2, "class_frequencies": None}
     with pytest.raises(ValueError, match=f"`{name}`: expected .* Received:"):
         bounds.class_dependent_excess_risk_bound(**{**arguments, name: value})
-
-
-BAD_LOSSES = {
-    "probabilities": (CrossEntropy(from_logits=False), "takes probabilities"),
-    "no-loss": (3.0, "`loss`: expected"),
-    "not-a-number": (lambda y, z: z[:, 0] * np.nan, "Received: NaN for class 0"),
-}
-
-
-@pytest.mark.parametrize(("loss", "message"), BAD_LOSSES.values(), ids=BAD_LOSSES)
-def test_losses_without_bounds(loss, message):
-    with pytest.raises(ValueError, match=message):
-        bounds.loss_bounds(loss, tau=1.0, num_classes=3)
-
-
-def test_losses_without_clipping():
-    with pytest.raises(ValueError, match="`tau`: expected a finite number.*tau=inf"):
-        bounds.loss_bounds(CE, tau=INF, num_classes=3)

@@ -8,6 +8,8 @@ from keras_logitclip import bounds
 from keras_logitclip.__main__ import PAPER_GRID
 from keras_logitclip.__main__ import main
 
+pytestmark = pytest.mark.once
+
 
 def test_tau_prints_the_threshold_of_the_noise_rate_and_the_grid_of_the_paper(capsys):
     main(["tau", "--classes", "10", "--noise-rate", "0.4"])

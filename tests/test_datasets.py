@@ -19,6 +19,8 @@ from keras_logitclip.datasets import _idx
 from keras_logitclip.datasets._class_names import CLASS_NAMES
 from keras_logitclip.datasets._unpickle import read_pickle
 
+pytestmark = pytest.mark.once
+
 # The real files, where a user has them; the project's tests do without.
 REAL_DATA = Path(
     os.environ.get("KERAS_LOGITCLIP_DATA", Path(__file__).parents[2] / "shared/data")

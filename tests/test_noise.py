@@ -18,6 +18,8 @@ from keras_logitclip.noise._cifar100 import CIFAR100_CLASSES
 from keras_logitclip.noise._cifar100 import CIFAR100_HIERARCHY
 from keras_logitclip.noise._transition import apportion
 
+pytestmark = pytest.mark.once
+
 reproducibly = settings(max_examples=60, deadline=None, derandomize=True)
 
 

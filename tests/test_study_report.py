@@ -21,6 +21,8 @@ from keras_logitclip.study._summary import compare
 from keras_logitclip.study._summary import score
 from keras_logitclip.study._summary import summarize
 
+pytestmark = pytest.mark.once
+
 reproducibly = settings(max_examples=60, deadline=None, derandomize=True)
 
 # Names that mean something to Markdown, to a file system, to TeX or to a terminal.
