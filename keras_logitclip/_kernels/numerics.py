@@ -60,10 +60,11 @@ def norm_of_magnitude(magnitude, p, axis):
 def row_maximum(rows, axis, least=0.0):
     """Maximum of each row of numbers of at least `least`, also without rows.
 
-    On torch, torch.compile cannot trace Keras's `max` inside a custom
-    gradient; elsewhere, Keras's `amax` raises where a batch is empty.
+    With an initial value, Keras's `max` can be traced neither by torch.compile inside
+    a custom gradient nor for the ONNX export of JAX; elsewhere, its `amax` raises
+    where a batch is empty.
     """
-    if keras.config.backend() == "torch":
+    if keras.config.backend() in ("torch", "jax"):
         return ops.amax(rows, axis, keepdims=True)
     return ops.max(rows, axis, keepdims=True, initial=least)
 
