@@ -182,7 +182,10 @@ FORMATS = {
     "onnx": Format(
         ".onnx",
         read_onnx,
-        ["onnxruntime", {"tensorflow": "tf2onnx"}.get(BACKEND, "onnxscript")],
+        [
+            "onnxruntime",
+            {"tensorflow": "tf2onnx", "jax": "jax2onnx"}.get(BACKEND, "onnxscript"),
+        ],
     ),
     "openvino": Format(".xml", read_openvino, ["openvino"]),
     "litert": Format(".tflite", read_litert, ["ai_edge_litert"]),
@@ -190,7 +193,7 @@ FORMATS = {
 }
 EXPORTS = {
     "tensorflow": ("tf_saved_model", "onnx", "openvino", "litert"),
-    "jax": ("tf_saved_model",),
+    "jax": ("tf_saved_model", "onnx"),
     "torch": ("onnx", "openvino", "torch"),
     "openvino": ("openvino",),
     "numpy": (),
@@ -226,10 +229,7 @@ MISSING = {
     },
 }[BACKEND]
 # What Keras can only do with packages that are not among ours.
-UNINSTALLED = {
-    "jax": {"onnx": "jax2onnx"},
-    "torch": {"litert": "litert_torch"},
-}.get(BACKEND, {})
+UNINSTALLED = {"torch": {"litert": "litert_torch"}}.get(BACKEND, {})
 
 
 def export(model, name, folder):
@@ -259,11 +259,18 @@ CLIPPING = {
 }
 
 
-def build_with_every_clipping():
+def clipping_for(name):
+    """Returns what can be exported to the format."""
+    # As of jax2onnx 0.17: it cannot broadcast powers of batches of unknown size.
+    left_out = {("jax", "onnx"): ["p=3"]}.get((BACKEND, name), [])
+    return {key: value for key, value in CLIPPING.items() if key not in left_out}
+
+
+def build_with_every_clipping(clipping):
     """One model, for an export takes seconds: the logits, and them clipped."""
     model = build_model()
     (logits,) = model.outputs
-    clipped = [clipping(logits) for _, clipping in CLIPPING.values()]
+    clipped = [clip(logits) for _, clip in clipping.values()]
     training_only = LogitClip(TAU, training_only=True)(logits)
     every = keras.layers.Concatenate()([logits, training_only, *clipped])
     return keras.Model(model.inputs[0], every)
@@ -271,23 +278,30 @@ def build_with_every_clipping():
 
 @pytest.mark.parametrize("name", EXPORTS)
 def test_export(name, tmp_path):
-    model = build_with_every_clipping()
+    clipping = clipping_for(name)
+    model = build_with_every_clipping(clipping)
     expected = {len(rows): predict(model, rows) for rows in (ROWS, ROWS[:1])}
     path = export(model, name, tmp_path)
     for size, values in expected.items():
         outputs = FORMATS[name].read(path, ROWS[:size])
         np.testing.assert_allclose(outputs, values, atol=1e-5)
     outputs = FORMATS[name].read(path, ROWS)
-    logits, training_only, *clipped = np.split(outputs, 2 + len(CLIPPING), axis=-1)
+    logits, training_only, *clipped = np.split(outputs, 2 + len(clipping), axis=-1)
     np.testing.assert_array_equal(training_only, logits)
-    for (clipping, (p, _)), values in zip(CLIPPING.items(), clipped, strict=True):
+    for (key, (p, _)), values in zip(clipping.items(), clipped, strict=True):
         norms = oracle.norm(logits, p)
         assert {"clipped", "short", "zero"} == set(
             np.select([norms > TAU, norms > 0], ["clipped", "short"], "zero")
         )
         np.testing.assert_allclose(
-            values, oracle.clip(logits, TAU, p), atol=1e-5, err_msg=clipping
+            values, oracle.clip(logits, TAU, p), atol=1e-5, err_msg=key
         )
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="a limit of jax2onnx")
+def test_order_that_jax2onnx_cannot_export(tmp_path):
+    with pytest.raises(TypeError, match="_DimExpr"):
+        export(build_model(LogitClip(TAU, p=3)), "onnx", tmp_path)
 
 
 @pytest.mark.parametrize("name", MISSING)
