@@ -95,9 +95,13 @@ SIZES = [
     (mode, classes, tau)
     for mode in MODES
     for classes, tau in (
-        [(classes, tau) for classes in (2, 10, 1000, 128_000) for tau in TAUS]
+        [
+            *((classes, tau) for classes in (2, 10, 1000, 128_000) for tau in TAUS),
+            (4096, 1.0),
+            (40_009, 1.0),
+        ]
         if mode == MODES[0]
-        else [(2, 10.0), (100, 1.0), (1003, 200.0), (128_000, 1.0)]
+        else [(2, 10.0), (100, 1.0), (1003, 200.0), (40_009, 1.0), (128_000, 1.0)]
     )
 ]
 
