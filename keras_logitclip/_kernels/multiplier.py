@@ -63,7 +63,7 @@ def _norm_in_unit(logits):
         norm = pth_root(reductions.row_dot(small, small), 2)
         return ops.where(safe, pth_root(square, 2) * shrink, norm)
 
-    norm = ops.cond(all_safe, lambda: pth_root(square, 2), shrunk_norm)
+    norm = reductions.cond(all_safe, lambda: pth_root(square, 2), shrunk_norm)
     return norm, _select_unit(all_safe, logits)
 
 

@@ -48,6 +48,17 @@ def double_precision_is_free() -> bool:
     return _compiled_by_tensorflow_xla()
 
 
+def cond(predicate, on_true, on_false):
+    """Returns `keras.ops.cond`, without compiling it anew at each call.
+
+    JAX compiles every conditional whose branches are new functions, which takes a
+    tenth of a second; outside of a compiled function the predicate is known.
+    """
+    if _is_known_to_jax(predicate):
+        return on_true() if predicate else on_false()
+    return ops.cond(predicate, on_true, on_false)
+
+
 def row_sum(x):
     """Returns the sum of each row, with size 1 for the last axis."""
     return _sum_of_each_row(lambda part: x[..., part], x.shape[-1])
@@ -85,7 +96,7 @@ def rescale(logits, unit, *factors):
         divisors = [1 / factor for factor in (unit, *factors)]
         return functools.reduce(operator.truediv, divisors, logits)
 
-    return ops.cond(unit == 1, product_in_one_pass, product_in_order)
+    return cond(unit == 1, product_in_one_pass, product_in_order)
 
 
 def _sum_of_each_row(terms, classes):
@@ -144,12 +155,9 @@ def _sums_in_one_pass(a, b):
     """Returns the sum of each row of `a` and that of `b`, with size 1."""
     import jax
 
-    def add(left, right):
-        return left[0] + right[0], left[1] + right[1]
-
     def reduce(a, b):
         zero = jax.numpy.zeros((), a.dtype)
-        return jax.lax.reduce((a, b), (zero, zero), add, (a.ndim - 1,))
+        return jax.lax.reduce((a, b), (zero, zero), _add_pairs, (a.ndim - 1,))
 
     blocks = a.shape[-1] // _BLOCK
     end = blocks * _BLOCK
@@ -159,6 +167,19 @@ def _sums_in_one_pass(a, b):
         (ops.sum(sums, -1) + rest)[..., None]
         for sums, rest in zip(reduce(*equal), rests, strict=True)
     ]
+
+
+def _add_pairs(left, right):
+    # A function of the module, for JAX would compile a new one at each call.
+    return left[0] + right[0], left[1] + right[1]
+
+
+def _is_known_to_jax(x) -> bool:
+    if keras.config.backend() != "jax":
+        return False
+    import jax
+
+    return not isinstance(x, jax.core.Tracer)
 
 
 def _compiled_by_tensorflow_xla() -> bool:
