@@ -85,6 +85,8 @@ def train(arguments):
     if rank == 0:
         predicted = model.predict(digits.x_test, verbose=0).argmax(axis=-1)
         print(f"test accuracy: {(predicted == digits.y_test).mean():.1%}")
+    # A process that leaves before the others can leave them waiting for it.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

@@ -140,6 +140,7 @@ def main(folder):
     if RANK == 0:
         save(folder, "fully-sharded", sharded)
     save(folder, f"keras-fully-sharded-{RANK}", {"sparse": shard_keras_model(mesh)})
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

@@ -5,9 +5,11 @@ cases, the functions that the workers `distribution_jax`, `distribution_tensorfl
 and `distribution_torch` share, and the comparisons.
 """
 
+import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -160,22 +162,29 @@ def run_together(commands, environments, folder):
                     start_new_session=True,
                 )
             processes.append(process)
-        wait(processes)
+        codes = wait(processes)
     finally:
         for process in processes:
-            process.kill()
-            process.wait()
-    codes = [process.returncode for process in processes]
-    assert not any(codes), "\n".join(log.read_text()[-5000:] for log in logs)
+            end_group(process)
+    output = "\n".join(log.read_text()[-5000:] for log in logs)
+    assert codes == len(codes) * [0], f"{codes}, after {TIMEOUT} s at most: {output}"
 
 
 def wait(processes):
+    """Returns how the processes ended: None for one that goes on."""
     deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline:
+    while True:
         codes = [process.poll() for process in processes]
-        if any(codes) or None not in codes:
-            return
+        if any(codes) or None not in codes or time.monotonic() > deadline:
+            return codes
         time.sleep(0.05)
+
+
+def end_group(process):
+    """Kills a process and those that it started, if any is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def free_port():
