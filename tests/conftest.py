@@ -6,14 +6,19 @@ import pytest
 
 BACKEND = keras.config.backend()
 
-# Without a C++ compiler, torch.compile traces functions but runs them eagerly.
-TORCH_COMPILER = "inductor" if which("g++") or which("clang++") else "aot_eager"
+# The mode that compiles most. Where PyTorch finds a C++ compiler, each function takes
+# it seconds: for the tests whose subject is what a compiler makes of the arithmetic.
+if BACKEND == "torch" and (which("g++") or which("clang++")):
+    COMPILED = "inductor"
+else:
+    COMPILED = {"tensorflow": "xla", "jax": "jit", "torch": "aot_eager"}.get(BACKEND)
 
-# The ways each backend can run a function; the first is the plain one.
+# The ways each backend can run a function; the first is the plain one. What
+# torch.compile traces runs with "aot_eager" without being translated to C++.
 MODES = {
     "tensorflow": ("eager", "graph", "xla"),
     "jax": ("eager", "jit"),
-    "torch": ("eager", TORCH_COMPILER),
+    "torch": ("eager", "aot_eager"),
     "numpy": ("eager",),
     "openvino": ("eager",),
 }[BACKEND]
@@ -30,13 +35,19 @@ INFERENCE_ONLY = BACKEND in ("numpy", "openvino")
 DTYPES = ("float16", "bfloat16") + (() if INFERENCE_ONLY else ("float64",))
 
 Run = namedtuple("Run", "mode dtype")
-# Float32 in every mode, the other dtypes in the plain one, and half precision
-# in the most compiled one, where casts are fused away.
-RUNS = [
-    *(Run(mode, "float32") for mode in MODES),
-    *(Run(MODES[0], dtype) for dtype in DTYPES),
-    *(Run(mode, "float16") for mode in MODES[1:][-1:]),
-]
+
+
+def runs(*modes):
+    """Float32 in every mode, the other dtypes in the plain one, and half precision
+    in the last one, where casts are fused away."""
+    return [
+        *(Run(mode, "float32") for mode in modes),
+        *(Run(modes[0], dtype) for dtype in DTYPES),
+        *(Run(mode, "float16") for mode in modes[1:][-1:]),
+    ]
+
+
+COMPILED_MODES = (*MODES[:-1], COMPILED) if COMPILED else MODES
 
 
 @pytest.fixture(params=MODES)
@@ -45,9 +56,15 @@ def mode(request):
     return request.param
 
 
-@pytest.fixture(params=RUNS, ids="-".join)
+@pytest.fixture(params=runs(*MODES), ids="-".join)
 def run(request):
     """A mode and a dtype, for `tests.running`."""
+    return request.param
+
+
+@pytest.fixture(params=runs(*COMPILED_MODES), ids="-".join)
+def compiled_run(request):
+    """The same, with `COMPILED` as the last mode."""
     return request.param
 
 

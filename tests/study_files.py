@@ -1,9 +1,20 @@
-"""Study files for the tests, and a module of data and models that they name."""
+"""Study files for the tests, a module of data and models that they name, and what
+the tests do with both."""
 
+import copy
 import datetime
 import json
 import math
 from pathlib import Path
+
+import keras
+import pytest
+
+from keras_logitclip import study
+
+BACKEND = keras.config.backend()
+# That of the study file, which has to be one to train on.
+TRAINED_ON = BACKEND if BACKEND in ("tensorflow", "jax", "torch") else "jax"
 
 MODULE = '''
 import keras
@@ -133,3 +144,36 @@ def _value(value):
     if isinstance(value, datetime.date):
         return value.isoformat()
     return json.dumps(value)
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Else the command would set them, for this process and those that it starts.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def load(folder=Path("."), name="small.toml", **changes):
+    return study.load(write_study(folder, {"backend": TRAINED_ON, **changes}, name))
+
+
+def run(loaded, **arguments):
+    pytest.importorskip("optuna")
+    return study.run(loaded, **{"verbose": False, **arguments})
+
+
+def own_data(name):
+    return {"data": {"name": f"study_samples:{name}"}}
+
+
+def own_model(name, **arguments):
+    return {"model": {"name": f"study_samples:{name}", "width": None, **arguments}}
+
+
+def without_times(record):
+    record = copy.deepcopy(record)
+    for name in ("seconds", "started"):
+        del record[name]
+    del record["epochs"]["seconds"]
+    return record

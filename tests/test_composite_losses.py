@@ -1,5 +1,6 @@
 from collections import namedtuple
 from functools import cache
+from functools import partial
 
 import keras
 import numpy as np
@@ -36,6 +37,7 @@ from tests.oracle import INF
 from tests.running import apply
 from tests.running import double_precision
 from tests.running import gradient_along
+from tests.running import on_parts
 from tests.running import to_numpy
 from tests.running import to_tensor
 from tests.running import value_and_vjp
@@ -337,24 +339,30 @@ def test_a_thousand_classes(name, kind):
 
 
 @pytest.mark.gradients
-@every_case
 @pytest.mark.parametrize("mode", MODES[1:])
-def test_compiled(name, mode):
+def test_compiled(mode):
     """Ordinary rows, extreme ones and one whose label is no class, in one batch."""
     z, ids = extreme_logits()[[0, 2, 4, 4]], np.array([0, 0, 0, 10])
     z = np.concatenate([Z, z[:3], Z[:1]])
     ids = np.concatenate([IDS, ids])
     one_hot = np.eye(11)[ids][:, :10]
-    labels, loss = to_tensor(ids, "int32"), build(name)
-    values, gradient = value_and_vjp(
-        lambda x: loss.call(labels, x), z, np.ones(10), mode
+    labels, count = to_tensor(ids, "int32"), len(CASES)
+    functions = [partial(build(name).call, labels) for name in CASES]
+    all_values, all_gradients = value_and_vjp(
+        on_parts(functions), np.tile(z, (count, 1)), np.ones(10 * count), mode
     )
-    assert np.isnan(values[9])
-    assert np.isnan(gradient[9][unclipped(name, z[9])]).all()
-    assert_values_close(values[:9], expected_values(name, one_hot, z)[:9])
-    expected = expected_gradient(name, one_hot, z)
-    assert_gradients_close(gradient[:6], range(10), expected[:6])
-    assert np.isfinite(gradient[6:9]).all()
+    for name, values, gradient in zip(
+        CASES,
+        np.split(all_values, count),
+        np.split(all_gradients, count),
+        strict=True,
+    ):
+        assert np.isnan(values[9]), name
+        assert np.isnan(gradient[9][unclipped(name, z[9])]).all(), name
+        assert_values_close(values[:9], expected_values(name, one_hot, z)[:9])
+        expected = expected_gradient(name, one_hot, z)
+        assert_gradients_close(gradient[:6], range(10), expected[:6])
+        assert np.isfinite(gradient[6:9]).all(), name
 
 
 @pytest.mark.gradients
@@ -765,6 +773,7 @@ def test_values_of_different_shapes_are_not_added():
         )
 
 
+@pytest.mark.once
 @every_case
 def test_saving_alone_and_inside_logit_clip(name):
     for loss in (

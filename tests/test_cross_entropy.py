@@ -10,6 +10,7 @@ from keras_logitclip import ops
 from keras_logitclip._kernels import cross_entropy
 from tests import oracle
 from tests.conftest import BACKEND
+from tests.conftest import COMPILED_MODES
 from tests.conftest import INFERENCE_ONLY
 from tests.conftest import MODES
 from tests.oracle import INF
@@ -93,7 +94,7 @@ def fused(labels, tau, **kwargs):
 # All combinations in the plain mode, a few in those that compile.
 SIZES = [
     (mode, classes, tau)
-    for mode in MODES
+    for mode in COMPILED_MODES
     for classes, tau in (
         [
             *((classes, tau) for classes in (2, 10, 1000, 128_000) for tau in TAUS),
@@ -159,14 +160,16 @@ def test_gradients_for_every_order_of_the_norm(p):
 
 
 @pytest.mark.gradients
-@pytest.mark.parametrize("tau", [1.0, 60.0])
-def test_every_mode_and_dtype(tau, run):
-    mode, dtype = run
+@pytest.mark.parametrize(
+    ("kind", "tau"), [("sparse", 1.0), ("sparse", 60.0), ("smooth", 60.0)]
+)
+def test_every_mode_and_dtype(kind, tau, compiled_run):
+    mode, dtype = compiled_run
     z = to_numpy(to_tensor(logits(6, 100), dtype))
-    labels, upstream = some_labels("sparse", (6,), 100), np.arange(1.0, 7)
-    losses, gradient = value_and_vjp(
-        fused(to_tensor(labels.given, "int32"), tau), z, upstream, mode, dtype
-    )
+    labels, upstream = some_labels(kind, (6,), 100), np.arange(1.0, 7)
+    with double_precision(dtype):
+        given = to_tensor(labels.given, "int32" if kind == "sparse" else "float32")
+    losses, gradient = value_and_vjp(fused(given, tau), z, upstream, mode, dtype)
     expected = expected_loss_and_gradient(labels.weights, z, tau, upstream)
     loss_rtol = 1e-14 if dtype == "float64" else 1e-6  # Half precision: in float32.
     rtol = {"float64": 1e-13, "float32": 1e-6, "float16": 5e-4, "bfloat16": 4e-3}[dtype]
@@ -554,6 +557,21 @@ if BACKEND == "jax":
         temporary = compiled.memory_analysis().temp_size_in_bytes
         numbers_per_row = 32
         assert temporary <= 4 * 64 * (numbers_per_row + 8)
+
+    @pytest.mark.parametrize("classes", [10, 40_000])
+    def test_nothing_is_compiled_again_outside_of_compiled_functions(classes, caplog):
+        z, ids = to_tensor(logits(3, classes)), np.array([0, 1, 2])
+
+        def compute(tau):
+            jax.grad(lambda z: fused(ids, tau)(z).sum())(z)
+            jax.grad(lambda z: ops.logit_clip(z, tau).sum())(z)
+
+        with jax.log_compiles():
+            compute(1.0)
+            assert "Compiling" in caplog.text
+            caplog.clear()
+            compute(2.0)
+        assert "Compiling" not in caplog.text
 
     def test_transformations():
         z, ids = to_tensor(logits(4, 10)), some_labels("sparse", (4,), 10).given

@@ -46,6 +46,7 @@ def test_examples_run(name, tmp_path):
         assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.once
 def test_human_noise_runs(tmp_path):
     """On ten images in the format of CIFAR-10, half of them with wrong labels."""
     _, labels = write_cifar("cifar10", tmp_path / "cifar-10-batches-py")
@@ -59,6 +60,7 @@ def test_human_noise_runs(tmp_path):
     assert re.search("LogitClip, tau=1: test accuracy .* memorized", result.stdout)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -73,6 +73,7 @@ KNOWN = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", KNOWN.values(), ids=KNOWN)
 def test_bounds_that_are_known(case):
     actual = bounds.loss_bounds(case.loss, tau=2.0, num_classes=5)
@@ -86,6 +87,7 @@ def test_clipped_values_in_the_cube():
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
+@pytest.mark.once
 def test_a_penalty_of_the_norm_is_smallest_inside_of_the_ball():
     actual = bounds.loss_bounds(NormPenalty(CE, weight=0.1), tau=100.0, num_classes=5)
 
@@ -149,12 +151,14 @@ def test_no_sampled_loss_is_outside(name, p):
     assert losses.max() - losses.min() > 0.7 * (upper - lower)
 
 
+@pytest.mark.once
 def test_many_classes_with_few_values():
     actual = bounds.loss_bounds(Bootstrap(beta=1.0), tau=5.0, num_classes=2000)
     expected = bounds.cross_entropy_bounds(5.0, 2000)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
+@pytest.mark.once
 def test_losses_of_very_long_logits_are_finite():
     for loss in (CE, GeneralizedCrossEntropy(), Bootstrap()):
         lower, upper = bounds.loss_bounds(loss, tau=1e4, num_classes=10)

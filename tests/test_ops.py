@@ -55,8 +55,8 @@ def test_values_equal_the_oracle(layout, p):
 
 
 @pytest.mark.parametrize("p", ORDERS)
-def test_values_in_every_mode_and_dtype(p, run):
-    mode, dtype = run
+def test_values_in_every_mode_and_dtype(p, compiled_run):
+    mode, dtype = compiled_run
     z = quantize(logits(8, 100), dtype)
     norms = apply(lambda x: ops.logit_norm(x, p), z, mode, dtype)
     clipped = apply(lambda x: ops.logit_clip(x, 2.5, p), z, mode, dtype)
@@ -67,8 +67,8 @@ def test_values_in_every_mode_and_dtype(p, run):
 
 @pytest.mark.gradients
 @pytest.mark.parametrize("p", ORDERS)
-def test_gradients_in_every_mode_and_dtype(p, run):
-    mode, dtype = run
+def test_gradients_in_every_mode_and_dtype(p, compiled_run):
+    mode, dtype = compiled_run
     z = quantize(logits(8, 100), dtype)
     z[4:] /= 1000  # Rows that are not clipped.
     upstream = quantize(logits(8, 100, seed=1), dtype)

@@ -2,6 +2,7 @@ import doctest
 import importlib
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -17,6 +18,14 @@ MODULES = sorted(
     )
 )
 BACKENDS = ("tensorflow", "jax", "torch")
+
+
+OF_NO_BACKEND = re.compile(r"keras_logitclip\.(bounds|datasets|noise|study|tuning)\b")
+
+
+def once_if_of_no_backend(name):
+    marks = pytest.mark.once if OF_NO_BACKEND.match(name) else ()
+    return pytest.param(name, marks=marks)
 
 
 def run_python(code, **environment):
@@ -41,7 +50,9 @@ def test_public_names_exist_and_are_sorted():
 
 
 @pytest.mark.gradients
-@pytest.mark.parametrize("name", ["keras_logitclip", *MODULES])
+@pytest.mark.parametrize(
+    "name", ["keras_logitclip", *map(once_if_of_no_backend, MODULES)]
+)
 def test_docstring_examples(name):
     results = doctest.testmod(importlib.import_module(name))
     assert results.failed == 0

@@ -59,6 +59,7 @@ def test_labels_of_every_kind_mean_the_same(name, classes):
     np.testing.assert_allclose(values[1:], values[0], rtol=1e-5)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("classes", [10, 100])
 @pytest.mark.parametrize("name", NAMES)
 def test_saving_alone_and_inside_logit_clip(name, classes):

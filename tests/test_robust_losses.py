@@ -26,9 +26,12 @@ from keras_logitclip.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 from keras_logitclip.losses.taylor_cross_entropy import TaylorCrossEntropy
 from tests import loss_oracle
 from tests import oracle
+from tests.conftest import COMPILED_MODES
 from tests.conftest import MODES
+from tests.conftest import runs
 from tests.oracle import INF
 from tests.running import apply
+from tests.running import on_parts
 from tests.running import to_numpy
 from tests.running import to_tensor
 from tests.running import value_and_vjp
@@ -288,30 +291,31 @@ def test_value_equals_the_oracle(name, kind):
     assert_values_close(values, expected_values(name, labels.weights, z))
 
 
-def each_loss_on_its_part(labels, functions):
-    """All losses as one function, each on rows of its own: compiled once."""
-
-    def losses(z):
-        parts = keras.ops.split(z, len(functions))
-        return keras.ops.concatenate(
-            [function(labels, z) for function, z in zip(functions, parts, strict=True)]
-        )
-
-    return losses
+def each_loss_on_its_part(labels):
+    losses = [build(name) for name in CLASSES]
+    return on_parts([function_of_labels(loss, labels) for loss in losses])
 
 
-FUNCTIONS = [function_of(build(name)) for name in CLASSES]
+# Class ids are compiled with the invalid ones below.
+KINDS_AND_RUNS = [
+    *(("sparse", run) for run in runs(MODES[0])),
+    *(("soft", run) for run in runs(*COMPILED_MODES)),
+]
 
 
 @pytest.mark.gradients
-@pytest.mark.parametrize("kind", ["sparse", "soft"])
+@pytest.mark.parametrize(
+    ("kind", "run"),
+    KINDS_AND_RUNS,
+    ids=["-".join((kind, *run)) for kind, run in KINDS_AND_RUNS],
+)
 def test_every_mode_and_dtype(kind, run):
     mode, dtype = run
     z = rounded(logits(4, 10), dtype)
     labels = some_labels(kind, (4,), 10)
     given = to_tensor(labels.given, labels.given.dtype.name)
     values, gradient = value_and_vjp(
-        each_loss_on_its_part(given, FUNCTIONS),
+        each_loss_on_its_part(given),
         np.tile(z, (len(CLASSES), 1)),
         np.ones(4 * len(CLASSES)),
         mode,
@@ -477,7 +481,7 @@ def test_invalid_class_ids_give_nan(name):
 
 @pytest.mark.gradients
 def test_invalid_class_ids_give_nan_in_every_mode(mode):
-    losses = each_loss_on_its_part(to_tensor(IDS, "int32"), FUNCTIONS)
+    losses = each_loss_on_its_part(to_tensor(IDS, "int32"))
     z = np.tile(logits(5, 10), (len(CLASSES), 1))
     values, gradient = value_and_vjp(losses, z, np.ones(len(z)), mode)
     expected = np.tile(VALID, len(CLASSES))
@@ -662,7 +666,8 @@ def test_limits(name, kind):
 
 
 def function_of_labels(loss, labels):
-    return lambda z: function_of(loss)(labels, z)
+    function = function_of(loss)  # Not in the other function: torch compiles that.
+    return lambda z: function(labels, z)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from tests.running import double_precision
 from tests.running import to_numpy
 from tests.running import to_tensor
 
+# Studies train their models.
+pytestmark = pytest.mark.gradients
+
 
 def images(*shape):
     return np.random.default_rng(0).uniform(size=shape).astype("float32")
@@ -40,6 +43,7 @@ BUILT = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", BUILT.values(), ids=BUILT)
 def test_parameters(case):
     model = shared_model(
@@ -65,6 +69,7 @@ ARCHITECTURES = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_architecture(name):
     model = shared_model(name, (32, 32, 3), 10)
@@ -231,7 +236,6 @@ def test_random_state_is_saved(whole, tmp_path):
     np.testing.assert_array_equal(augment(reloaded, x), augment(model, x))
 
 
-@pytest.mark.gradients
 def test_keras_layer_battery():
     # Keras's own checks of a layer: private, but the contract we want to keep.
     from keras.src.testing import TestCase
@@ -253,7 +257,6 @@ def test_keras_layer_battery():
 # Training.
 
 
-@pytest.mark.gradients
 @pytest.mark.parametrize("jit_compile", ["auto", True], ids=str)
 def test_what_a_training_step_sees(jit_compile):
     """The outputs are the images, and the losses how far they are from allowed ones."""
@@ -297,7 +300,6 @@ def result_of(step, model, x, y):
     return {key: float(value) for key, value in step(x, y, return_dict=True).items()}
 
 
-@pytest.mark.gradients
 # The parts of the largest one are in the others, and its compilation takes long.
 @pytest.mark.parametrize("name", ["mlp", "small_cnn", "wrn-40-2"])
 def test_training(name):

@@ -1,3 +1,5 @@
+"""The plan of a search, and searches whose trainings are pretended."""
+
 import sys
 import threading
 from collections import Counter
@@ -10,7 +12,6 @@ import pytest
 from keras_logitclip import _trials
 from keras_logitclip import losses
 from keras_logitclip import noise
-from keras_logitclip._batches import ShuffledBatches
 
 optuna = pytest.importorskip("optuna")
 
@@ -19,6 +20,8 @@ from keras_logitclip.tuning import _study  # noqa: E402
 from keras_logitclip.tuning._plan import Training  # noqa: E402
 from keras_logitclip.tuning._plan import planned_trainings  # noqa: E402
 from keras_logitclip.tuning._plan import progress  # noqa: E402
+
+pytestmark = pytest.mark.once
 
 rng = np.random.default_rng(0)
 LABELS = np.arange(240) % 4
@@ -41,31 +44,6 @@ def build_model(*layers, inputs=4, outputs=4):
 def search(x=X, y=NOISY.labels, **arguments):
     arguments = {"build_model": build_model, "epochs": 12, "verbose": False} | arguments
     return tuning.search_tau(x=x, y=y, **arguments)
-
-
-# The order of batches.
-
-
-@pytest.mark.gradients
-def test_each_epoch_has_all_samples_in_an_order_of_its_own():
-    seen = []
-
-    class Recorded(ShuffledBatches):
-        def __getitem__(self, index):
-            x, y = super().__getitem__(index)
-            seen.append(x["a"][:, 0])
-            np.testing.assert_array_equal(x["a"][:, 0], 2 * y)
-            return x["a"], y
-
-    ids = np.arange(10)
-    batches = Recorded({"a": 2.0 * ids[:, None]}, ids, batch_size=4, seed=0)
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    model.fit(batches, epochs=3, verbose=0)
-    # Keras may look at some batches once more to learn their shape.
-    orders = np.concatenate(seen)[-30:].reshape(3, 10)
-    np.testing.assert_array_equal(np.sort(orders), np.tile(2 * ids, (3, 1)))
-    assert len({tuple(order) for order in orders}) == 3
 
 
 # The plan.
@@ -345,45 +323,6 @@ def test_optuna_is_optional(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match=r'pip install "keras-logitclip\[tuning\]"'):
         search()
-
-
-# Real trainings.
-
-
-def scheduled(steps):
-    schedule = keras.optimizers.schedules.CosineDecay(0.5, steps)
-    return keras.optimizers.SGD(schedule, momentum=0.9)
-
-
-@pytest.mark.gradients
-def test_the_same_twice():
-    arguments = {"taus": [0.5, 5.0], "epochs": 2, "optimizer": scheduled, "seeds": 2}
-    first, second = (search(study_name=name, **arguments) for name in ("a", "b"))
-    assert first.rows == second.rows
-    assert first.epochs_spent == 8
-
-
-@pytest.mark.gradients
-def test_digits_find_a_sensible_threshold():
-    datasets = pytest.importorskip("sklearn.datasets")
-    x, y = datasets.load_digits(return_X_y=True)
-    x = (x / 16).astype("float32")
-    noisy = noise.symmetric(y[:1400], 0.4, 10, seed=0)
-    found = search(
-        x[:1400],
-        noisy.labels,
-        build_model=lambda: build_model(inputs=64, outputs=10),
-        taus=[0.001, 1.0, 200.0],
-        epochs=8,
-        # Much too small a threshold hardly learns, much too large a one memorizes.
-        optimizer=keras.optimizers.SGD(0.5, momentum=0.9),
-        clean_data=(x[1400:], y[1400:]),
-    )
-    assert found.best_tau == 1.0
-    assert found.cost == 3
-    accuracies = {row["tau"]: row["accuracy"] for row in found.rows}
-    assert accuracies[1.0] == max(accuracies.values())
-    assert max(row["clean_accuracy"] for row in found.rows) > 0.8
 
 
 # Bad input, before any training starts.

@@ -14,6 +14,7 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from tests.across import postgresql  # noqa: E402
+from tests.study_files import without_times  # noqa: E402
 from tests.study_files import write_study  # noqa: E402
 
 STATES = optuna.trial.TrialState
@@ -61,12 +62,6 @@ def finish(process):
     output, messages = process.communicate(timeout=300)
     assert process.returncode == 0, messages
     return output, messages
-
-
-def without_times(record):
-    epochs = {k: v for k, v in record["epochs"].items() if k != "seconds"}
-    record = {k: v for k, v in record.items() if k not in ("seconds", "started")}
-    return {**record, "epochs": epochs}
 
 
 def check_trials(url, name="small"):

@@ -1,0 +1,234 @@
+"""The training of a study's cell, on each backend."""
+
+import datetime
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_logitclip.study import _training
+from keras_logitclip.study._config import Cell
+from keras_logitclip.study._config import make_optimizer
+from keras_logitclip.study._data import load_data
+from keras_logitclip.study._data import make_noise
+from tests.study_files import TRAINED_ON
+from tests.study_files import load
+from tests.study_files import own_directory  # noqa: F401
+from tests.study_files import own_model
+from tests.study_files import without_times
+
+pytestmark = pytest.mark.gradients
+
+SCHEDULES = {
+    "constant": ({}, {0: 0.1, 99: 0.1}),
+    "steps": (
+        {"schedule": "steps", "boundaries": [0.4, 0.7]},
+        {0: 0.1, 40: 0.1, 41: 0.01, 70: 0.01, 71: 0.001, 99: 0.001},
+    ),
+    "factor": (
+        {"schedule": "steps", "boundaries": [0.5], "factor": 0.5},
+        {50: 0.1, 51: 0.05},
+    ),
+    "cosine": ({"schedule": "cosine"}, {0: 0.1, 50: 0.05, 100: 0.0}),
+}
+
+
+@pytest.mark.parametrize(("changes", "rates"), SCHEDULES.values(), ids=SCHEDULES)
+def test_learning_rates(changes, rates):
+    optimizer = make_optimizer(load(optimizer=changes).settings["optimizer"], 100)
+    assert isinstance(optimizer, keras.optimizers.SGD)
+    assert optimizer.momentum == 0.9
+    found = {}
+    for step in rates:
+        optimizer.iterations.assign(step)
+        found[step] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    assert found == pytest.approx(rates, abs=1e-8)
+
+
+def train(loaded, folder=Path("backup"), on_epoch_end=lambda *_: None, cell=None):
+    data = load_data(loaded, None)
+    cell = cell or loaded.cells[0]
+    noisy = make_noise(loaded, data, cell.noise, cell.seed, None)
+    return _training.train(loaded, cell, data, noisy, folder, on_epoch_end)
+
+
+def test_record():
+    kind = {"kind": "symmetric", "rate": 0.3, "exact": True}
+    loaded = load(epochs=4, noise=[kind], model={"width": 32})
+    record = train(loaded)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert {name: record[name] for name in Cell._fields} == loaded.cells[0]._asdict()
+    assert (record["format"], record["study"]) == (1, "small")
+    assert record["noise_rate"] == pytest.approx(0.3, abs=0.005)
+    np.testing.assert_allclose(np.sum(record["transition"], 1), 1)
+    assert record["config"] == loaded.settings
+    assert record["versions"]["keras"] == keras.__version__
+    assert any(name.startswith(TRAINED_ON) for name in record["versions"])
+    assert datetime.datetime.fromisoformat(record["started"]).tzinfo
+    epochs = record["epochs"]
+    assert {len(values) for values in epochs.values()} == {4}
+    assert 0 < sum(epochs["seconds"]) < record["seconds"]
+    assert epochs["loss"][-1] < epochs["loss"][0]
+    assert epochs["accuracy"][-1] > 0.5
+    for memorized, recovered in zip(
+        epochs["memorized"], epochs["recovered"], strict=True
+    ):
+        assert 0 <= memorized <= memorized + recovered <= 1
+    assert all(norm > 0 for norm in epochs["logit_norm"])
+
+
+def test_without_wrong_labels_nothing_is_memorized():
+    record = train(load(epochs=1, noise=[{"kind": "clean"}]))
+    assert record["noise_rate"] == 0
+    assert record["epochs"]["memorized"] == record["epochs"]["recovered"] == [None]
+
+
+class Interrupted(Exception):
+    pass
+
+
+RANDOM_MODEL = own_model("random_model", width=8)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    loaded = load(folder, epochs=4, **RANDOM_MODEL)
+    return without_times(train(loaded, folder / "backup"))
+
+
+def interrupt(loaded, at, folder=Path("backup")):
+    def on_epoch_end(epoch, epochs):
+        if epoch == at:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(loaded, folder, on_epoch_end)
+
+
+# Seconds between backups, the epoch of the interruption, and the one to go on after.
+INTERRUPTIONS = {
+    "at-once": (0, 1, 0),
+    "each-epoch": (0, 4, 3),
+    "skipped-backups": (1e9, 4, 1),
+}
+
+
+@pytest.mark.parametrize("name", INTERRUPTIONS)
+def test_a_resumed_training_is_the_undisturbed_one(name, undisturbed, monkeypatch):
+    interval, interrupted_at, resumed_after = INTERRUPTIONS[name]
+    monkeypatch.setattr(_training, "_BACKUP_INTERVAL", interval)
+    loaded, trained = load(epochs=4, **RANDOM_MODEL), []
+    interrupt(loaded, interrupted_at)
+    record = train(loaded, on_epoch_end=lambda epoch, _: trained.append(epoch))
+    assert trained == list(range(resumed_after + 1, 5))
+    assert without_times(record) == undisturbed
+    assert record["seconds"] > sum(record["epochs"]["seconds"])
+
+
+def test_a_training_that_was_killed_after_its_last_epoch(undisturbed, monkeypatch):
+    monkeypatch.setattr(_training, "_BACKUP_INTERVAL", 0)
+    loaded, trained = load(epochs=4, **RANDOM_MODEL), []
+    train(loaded)
+    record = train(loaded, on_epoch_end=lambda epoch, _: trained.append(epoch))
+    assert not trained
+    assert without_times(record) == undisturbed
+
+
+def without_variable(path):
+    with np.load(path) as saved:
+        arrays = {name: saved[name] for name in saved if name != "variable 3"}
+    np.savez(path, **arrays)
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "empty": lambda path: path.write_bytes(b""),
+    "of-another-model": without_variable,
+}
+
+
+@pytest.fixture(scope="module")
+def backup(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interrupted")
+    interrupt(load(folder, epochs=4, **RANDOM_MODEL), 2, folder / "backup")
+    return folder / "backup"
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_backup_is_not_used(name, undisturbed, backup, caplog):
+    loaded, trained = load(epochs=4, **RANDOM_MODEL), []
+    shutil.copytree(backup, "backup")
+    DAMAGES[name](Path("backup/backup.npz"))
+    record = train(loaded, on_epoch_end=lambda epoch, _: trained.append(epoch))
+    assert "cannot be used; the cell is trained from the start" in caplog.text
+    assert trained == [1, 2, 3, 4]
+    assert without_times(record) == undisturbed
+
+
+def test_samples_are_on_the_device_and_not_in_the_backup():
+    loaded = load()
+    data = load_data(loaded, None)
+    samples = np.concatenate([data.x_train, data.x_test])
+    lookup = _training.Lookup(samples, data.scale, data.offset)
+    assert keras.backend.standardize_dtype(lookup.samples.dtype) == "uint8"
+    found = keras.ops.convert_to_numpy(lookup(np.array([3, 250], "int32")))
+    expected = samples[[3, 250]] * data.scale + data.offset
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    train(loaded)
+    with np.load("backup/backup.npz") as saved:
+        assert not any(saved[name].dtype == "uint8" for name in saved)
+
+
+@pytest.mark.parametrize("first_epoch", [0, 2])
+def test_keras_trains_in_the_order_of_the_epoch(first_epoch):
+    seen = []
+
+    class Recorded(_training.Positions):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            np.testing.assert_array_equal(10 * x, y)
+            seen.append(x)
+            return x[:, None].astype("float32"), y
+
+    positions = np.arange(10)
+    batches = Recorded(positions, 10 * positions, 4)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(
+        batches,
+        shuffle=False,
+        epochs=4,
+        initial_epoch=first_epoch,
+        callbacks=[_training.Randomness(batches, 5)],
+        verbose=0,
+    )
+    # Keras may look at some batches once more to learn their shape.
+    epochs = range(first_epoch, 4)
+    orders = np.concatenate(seen)[-10 * len(epochs) :].reshape(-1, 10)
+    expected = [np.random.default_rng((5, epoch)).permutation(10) for epoch in epochs]
+    np.testing.assert_array_equal(orders, expected)
+
+
+def test_l1_norm_instead_of_weight_decay():
+    loaded = load(
+        optimizer={"weight_decay": 0.01}, methods=[{"losses": ["ANL-CE", "CE"]}]
+    )
+    data = load_data(loaded, None)
+    penalized, plain = (
+        _training._compiled_model(loaded, cell, data, 4) for cell in loaded.cells
+    )
+    norm = sum(
+        np.abs(keras.ops.convert_to_numpy(variable)).sum()
+        for variable in penalized.trainable_variables
+    )
+    penalty = keras.ops.convert_to_numpy(sum(penalized.losses))
+    assert penalty == pytest.approx(5e-5 * norm, rel=1e-5)
+    assert penalized.optimizer.weight_decay is None
+    assert not plain.losses
+    assert plain.optimizer.weight_decay == 0.01
+    record = train(loaded, cell=loaded.cells[0])
+    assert record["epochs"]["loss"][-1] is not None

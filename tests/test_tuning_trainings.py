@@ -1,0 +1,92 @@
+"""Searches whose trainings are real ones, on each backend."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_logitclip import noise
+from keras_logitclip._batches import ShuffledBatches
+
+pytest.importorskip("optuna")
+datasets = pytest.importorskip("sklearn.datasets")
+
+from keras_logitclip import tuning  # noqa: E402
+
+pytestmark = pytest.mark.gradients
+
+X, LABELS = datasets.load_digits(return_X_y=True)
+X = (X / 16).astype("float32")
+TRAINING, TEST = slice(0, 1400), slice(1400, None)
+NOISY = noise.symmetric(LABELS[TRAINING], 0.4, 10, seed=0)
+
+
+def build_model():
+    return keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+
+
+def search(tmp_path, **arguments):
+    return tuning.search_tau(
+        build_model,
+        X[TRAINING],
+        NOISY.labels,
+        clean_data=(X[TEST], LABELS[TEST]),
+        storage=f"sqlite:///{tmp_path}/search.db",
+        verbose=False,
+        **arguments,
+    )
+
+
+def test_the_same_twice(tmp_path):
+    def optimizer(steps):
+        schedule = keras.optimizers.schedules.CosineDecay(0.5, steps)
+        return keras.optimizers.SGD(schedule, momentum=0.9)
+
+    first, second = (
+        search(
+            tmp_path,
+            study_name=name,
+            taus=[0.5],
+            epochs=2,
+            optimizer=optimizer,
+            seeds=2,
+        )
+        for name in ("a", "b")
+    )
+    assert first.rows == second.rows
+    assert first.epochs_spent == 4
+
+
+def test_digits_find_a_sensible_threshold(tmp_path):
+    found = search(
+        tmp_path,
+        taus=[0.001, 1.0, 200.0],
+        epochs=8,
+        # Much too small a threshold hardly learns, much too large a one memorizes.
+        optimizer=keras.optimizers.SGD(0.5, momentum=0.9),
+    )
+    assert found.best_tau == 1.0
+    assert found.cost == 3
+    accuracies = {row["tau"]: row["accuracy"] for row in found.rows}
+    assert accuracies[1.0] == max(accuracies.values())
+    assert max(row["clean_accuracy"] for row in found.rows) > 0.8
+
+
+def test_each_epoch_has_all_samples_in_an_order_of_its_own():
+    seen = []
+
+    class Recorded(ShuffledBatches):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            seen.append(x["a"][:, 0])
+            np.testing.assert_array_equal(x["a"][:, 0], 2 * y)
+            return x["a"], y
+
+    ids = np.arange(10)
+    batches = Recorded({"a": 2.0 * ids[:, None]}, ids, batch_size=4, seed=0)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(batches, epochs=3, verbose=0)
+    # Keras may look at some batches once more to learn their shape.
+    orders = np.concatenate(seen)[-30:].reshape(3, 10)
+    np.testing.assert_array_equal(np.sort(orders), np.tile(2 * ids, (3, 1)))
+    assert len({tuple(order) for order in orders}) == 3
