@@ -8,7 +8,10 @@ import pytest
 from keras_logitclip import ops
 from tests import oracle
 from tests.conftest import BACKEND
+from tests.conftest import COMPILED_MODES
 from tests.conftest import DTYPES
+from tests.conftest import MODES
+from tests.conftest import runs
 from tests.oracle import INF
 from tests.oracle import assert_rows_close
 from tests.running import apply
@@ -54,9 +57,21 @@ def test_values_equal_the_oracle(layout, p):
     )
 
 
-@pytest.mark.parametrize("p", ORDERS)
-def test_values_in_every_mode_and_dtype(p, compiled_run):
-    mode, dtype = compiled_run
+ORDERS_AND_RUNS = [
+    (p, run)
+    for p in ORDERS
+    for run in runs(*(COMPILED_MODES if p in (2, 3) else MODES))
+]
+every_order_and_run = pytest.mark.parametrize(
+    ("p", "run"),
+    ORDERS_AND_RUNS,
+    ids=["-".join((str(p), *run)) for p, run in ORDERS_AND_RUNS],
+)
+
+
+@every_order_and_run
+def test_values_in_every_mode_and_dtype(p, run):
+    mode, dtype = run
     z = quantize(logits(8, 100), dtype)
     norms = apply(lambda x: ops.logit_norm(x, p), z, mode, dtype)
     clipped = apply(lambda x: ops.logit_clip(x, 2.5, p), z, mode, dtype)
@@ -66,9 +81,9 @@ def test_values_in_every_mode_and_dtype(p, compiled_run):
 
 
 @pytest.mark.gradients
-@pytest.mark.parametrize("p", ORDERS)
-def test_gradients_in_every_mode_and_dtype(p, compiled_run):
-    mode, dtype = compiled_run
+@every_order_and_run
+def test_gradients_in_every_mode_and_dtype(p, run):
+    mode, dtype = run
     z = quantize(logits(8, 100), dtype)
     z[4:] /= 1000  # Rows that are not clipped.
     upstream = quantize(logits(8, 100, seed=1), dtype)

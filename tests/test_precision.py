@@ -66,8 +66,10 @@ def float32_accuracy(digits):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
-@pytest.mark.parametrize("place", ["loss", "layer"])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("policy", "place"),
+    [*((policy, "loss") for policy in POLICIES), ("mixed_float16", "layer")],
+)
 def test_digits_in(policy, place, digits, float32_accuracy):
     with double_precision(policy):
         model, history = trained_model(digits, place, policy)

@@ -33,18 +33,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_the_example_agrees_for_every_backend_that_saves():
-    for first in BACKENDS:
-        order = [first, *(name for name in BACKENDS if name != first)]
-        subprocess.run(
-            [
-                sys.executable,
-                "examples/switch_backends.py",
-                *("--epochs", "1", "--backends", *order),
-            ],
-            cwd=Path(__file__).parents[2],
-            check=True,
-        )
+def test_the_example_agrees():
+    subprocess.run(
+        [sys.executable, "examples/switch_backends.py", "--epochs", "1"],
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
 
 
 def load_pair(folder, pair):

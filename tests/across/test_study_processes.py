@@ -36,7 +36,7 @@ SHORT = {
     "seeds": 3,
     "model": {"width": 32},
     "noise": [{"kind": "symmetric", "rate": 0.2}],
-    "methods": [{"losses": ["CE"], "taus": [0.5, 2.0]}],
+    "methods": [{"losses": ["CE"], "taus": [1.0]}],
 }
 
 
@@ -245,7 +245,7 @@ def test_three_backends_give_the_same_table(tables, backend):
         assert record["noise_rate"] == expected["noise_rate"]
         assert record["transition"] == expected["transition"]
     methods = {method for method, _ in means}
-    assert len(methods) == 3
+    assert len(methods) == 2
     for method in methods:
         one, other = (
             np.mean(means[method, backend]),
