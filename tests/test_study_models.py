@@ -89,11 +89,21 @@ def layers_of(model, kind):
     return [layer for layer in model.layers if isinstance(layer, kind)]
 
 
+# The parts of the largest one are in the others, and it takes long.
+every_model = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.once if name == "resnet-34" else ())
+        for name in models.MODELS
+    ],
+)
+
+
 def logits_of(model, x):
     return to_numpy(model(to_tensor(x), training=False))
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@every_model
 def test_logits(name):
     model, x = shared_model(name), images(20, 8, 8, 1)
     assert model.layers[-1].activation is keras.activations.linear
@@ -104,7 +114,7 @@ def test_logits(name):
     np.testing.assert_array_equal(logits_of(model, x), logits)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@every_model
 def test_saved_models(name, tmp_path):
     model, x = shared_model(name), images(5, 8, 8, 1)
     model.save(tmp_path / "model.keras")
@@ -121,7 +131,7 @@ def test_weights_do_not_depend_on_augmentation(tmp_path):
     np.testing.assert_allclose(logits_of(augmented, x), logits_of(plain, x), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mlp", "small_cnn", "wrn-40-2"])
+@every_model
 def test_channels_come_last_whatever_the_default_of_keras_is(name):
     model, x = shared_model(name), images(5, 8, 8, 1)
     before = keras.config.image_data_format()
@@ -304,8 +314,7 @@ def result_of(step, model, x, y):
     return {key: float(value) for key, value in step(x, y, return_dict=True).items()}
 
 
-# The parts of the largest one are in the others, and its compilation takes long.
-@pytest.mark.parametrize("name", ["mlp", "small_cnn", "wrn-40-2"])
+@every_model
 def test_training(name):
     """Under autocast, and with all that Keras does around it."""
     keras.config.set_dtype_policy("mixed_bfloat16")

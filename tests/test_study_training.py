@@ -48,6 +48,14 @@ def test_learning_rates(changes, rates):
     assert found == pytest.approx(rates, abs=1e-8)
 
 
+def and_once(name, cases):
+    """The names of the cases, of which only this one depends on the backend."""
+    return [
+        pytest.param(case, marks=() if case == name else pytest.mark.once)
+        for case in cases
+    ]
+
+
 def train(loaded, folder=Path("backup"), on_epoch_end=lambda *_: None, cell=None):
     data = load_data(loaded, None)
     cell = cell or loaded.cells[0]
@@ -117,7 +125,7 @@ INTERRUPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", INTERRUPTIONS)
+@pytest.mark.parametrize("name", and_once("each-epoch", INTERRUPTIONS))
 def test_a_resumed_training_is_the_undisturbed_one(name, undisturbed, monkeypatch):
     interval, interrupted_at, resumed_after = INTERRUPTIONS[name]
     monkeypatch.setattr(_training, "_BACKUP_INTERVAL", interval)
@@ -158,7 +166,7 @@ def backup(tmp_path_factory):
     return folder / "backup"
 
 
-@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("name", and_once("truncated", DAMAGES))
 def test_a_damaged_backup_is_not_used(name, undisturbed, backup, caplog):
     loaded, trained = load(epochs=4, **RANDOM_MODEL), []
     shutil.copytree(backup, "backup")
