@@ -8,6 +8,7 @@ from keras_logitclip import LogitClipLoss
 from keras_logitclip import _kernels
 from keras_logitclip import ops
 from keras_logitclip._kernels import cross_entropy
+from keras_logitclip._kernels import reductions
 from tests import oracle
 from tests.conftest import BACKEND
 from tests.conftest import COMPILED_MODES
@@ -590,6 +591,67 @@ if BACKEND == "jax":
             return jax.lax.scan(step, 0.0, (z, jax.numpy.asarray(ids)))[0]
 
         np.testing.assert_allclose(jax.grad(scanned)(z), whole, atol=1e-7)
+
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    @pytest.fixture
+    def small_parts(monkeypatch):
+        """Returns what is called for each part of the logits."""
+        monkeypatch.setattr(reductions, "MIN_SPLIT", 1)
+        monkeypatch.setattr(reductions, "_PART", 512)
+        return calls_of(monkeypatch, cross_entropy, "_forward")
+
+    @pytest.mark.parametrize(
+        ("mode", "parts"), [("eager", 1), ("graph", 5), ("xla", 1)]
+    )
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_large_batches_are_computed_in_parts(kind, mode, parts, small_parts):
+        z, labels = wild_logits(100), some_labels(kind, (6,), 100)
+        upstream = np.random.default_rng(1).normal(size=6)
+        given = to_tensor(labels.given, labels.given.dtype.name)
+        losses, gradient = value_and_vjp(fused(given, 1.0), z, upstream, mode)
+        assert len(small_parts) == parts
+        expected = expected_loss_and_gradient(labels.weights, z, 1.0, upstream)
+        assert_losses_close(losses, expected[0], 1.0)
+        largest = upstream * np.maximum(1, labels.weights.sum(-1))
+        assert_gradients_close(gradient, expected[1], z, 1.0, largest)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    def test_gradients_of_parts(dtype, small_parts):
+        """Of labels, of half precision, and of second order, as of the whole."""
+        z, y = to_tensor(logits(6, 100), dtype), to_tensor(logits(6, 100, seed=1))
+
+        def gradients(z, y):
+            with tf.GradientTape() as outer:
+                outer.watch(z)
+                with tf.GradientTape() as inner:
+                    inner.watch([z, y])
+                    losses = fused(y, 1.0)(z)
+                first = inner.gradient(losses, [z, y])
+            return [*first, outer.gradient(first[0], z)]
+
+        whole = gradients(z, y)
+        in_parts = tf.function(gradients)(z, y)
+        assert len(small_parts) > 2
+        for found, expected in zip(in_parts, whole, strict=True):
+            assert found.dtype == expected.dtype
+            largest = np.abs(to_numpy(expected)).max()
+            np.testing.assert_allclose(
+                to_numpy(found),
+                to_numpy(expected),
+                rtol=0,
+                atol=2e-6 * largest if dtype == "float32" else 1e-3 * largest,
+            )
+
+    def test_batches_of_any_size_are_computed_as_a_whole(small_parts):
+        function = tf.function(
+            fused(to_tensor([0, 1, 2], "int32"), 1.0),
+            input_signature=[tf.TensorSpec((None, 100))],
+        )
+        assert np.isfinite(function(logits(3, 100))).all()
+        assert len(small_parts) == 1
 
 
 if BACKEND == "torch":

@@ -49,14 +49,26 @@ def clipped_cross_entropy(labels, logits, tau: float):
     # The labels are an argument, too: JAX traces them into loops only then.
     @ops.custom_gradient
     def differentiable(labels, logits):
-        losses, residuals = _forward(labels, ops.cast(logits, compute_dtype), tau)
+        parts = reductions.parts_of_rows(logits)
+
+        def part_of(rows):
+            part = reductions.take(logits, rows)
+            return reductions.take(labels, rows), ops.cast(part, compute_dtype)
+
+        computed = [_forward(*part_of(rows), tau) for rows in parts]
+        losses, residuals = zip(*computed, strict=True)
 
         def gradients(upstream):
-            rows = ops.cast(logits, compute_dtype)
-            ours = _backward(labels, rows, residuals, upstream)
-            return ours[0], ops.cast(ours[1], logits.dtype)
+            ours = [
+                _backward(*part_of(rows), kept, reductions.take(upstream, rows))
+                for rows, kept in zip(parts, residuals, strict=True)
+            ]
+            of_labels, of_logits = zip(*ours, strict=True)
+            of_logits = [ops.cast(part, logits.dtype) for part in of_logits]
+            of_labels = None if are_class_ids(labels) else reductions.join(of_labels)
+            return of_labels, reductions.join(of_logits)
 
-        return losses, gradients
+        return reductions.join(losses), gradients
 
     return differentiable(labels, logits)
 

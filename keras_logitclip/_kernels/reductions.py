@@ -1,6 +1,7 @@
 """Passes over the logits, in the form that is cheapest on each backend."""
 
 import functools
+import itertools
 import math
 import operator
 
@@ -19,6 +20,12 @@ _BLOCK = 1024
 # Lengths of rows, and of blocks of them, that TensorFlow multiplies as vectors.
 MIN_BLOCKED = 512
 MIN_BLOCK, MAX_BLOCK = 32, 160
+
+# Bytes of logits that TensorFlow computes part by part, and those of a part. Many
+# parts make a large graph.
+MIN_SPLIT = 2**24
+_PART = 2**21
+_MAX_PARTS = 32
 
 
 def slices_of_row(classes: int) -> list[slice]:
@@ -46,6 +53,30 @@ def double_precision_is_free() -> bool:
     overflow and to sum again would take a pass more.
     """
     return _compiled_by_tensorflow_xla()
+
+
+def parts_of_rows(logits) -> list[slice]:
+    """Returns the parts of a batch to compute one by one, and to `join` afterwards.
+
+    Without a compiler, each operation of TensorFlow writes to new memory. A CPU waits
+    longer for large pieces of it, which the system has to hand out every time, than
+    it computes; small ones are used again, and stay in the cache.
+    """
+    size = _size_to_split(logits)
+    if size < MIN_SPLIT:
+        return [slice(None)]
+    rows = logits.shape[0]
+    count = min(math.ceil(size / _PART), _MAX_PARTS, rows)
+    ends = [rows * i // count for i in range(count + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
+def take(x, rows: slice):
+    return x if rows == slice(None) else x[rows]
+
+
+def join(parts):
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts)
 
 
 def cond(predicate, on_true, on_false):
@@ -119,11 +150,7 @@ def _block_of_products(classes) -> int | None:
     which costs a CPU more than to compute them; its matrix product does not, but adds
     one number after the other. On GPUs it may round to fewer digits.
     """
-    if keras.config.backend() != "tensorflow" or _compiled_by_tensorflow_xla():
-        return None
-    import tensorflow as tf
-
-    if not classes or classes < MIN_BLOCKED or tf.config.list_physical_devices("GPU"):
+    if not classes or classes < MIN_BLOCKED or not _on_cpu_without_compiler():
         return None
     return next((n for n in range(MAX_BLOCK, MIN_BLOCK, -1) if classes % n == 0), None)
 
@@ -180,6 +207,26 @@ def _is_known_to_jax(x) -> bool:
     import jax
 
     return not isinstance(x, jax.core.Tracer)
+
+
+def _size_to_split(logits) -> int:
+    """The bytes of logits that a graph of TensorFlow can compute in parts, or 0."""
+    if not _on_cpu_without_compiler() or not logits.shape.is_fully_defined():
+        return 0
+    import tensorflow as tf
+
+    # Eagerly, to start the operations of all parts would take what is won.
+    return (
+        0 if tf.executing_eagerly() else logits.shape.num_elements() * logits.dtype.size
+    )
+
+
+def _on_cpu_without_compiler() -> bool:
+    if keras.config.backend() != "tensorflow" or _compiled_by_tensorflow_xla():
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")
 
 
 def _compiled_by_tensorflow_xla() -> bool:
