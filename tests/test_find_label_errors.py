@@ -17,8 +17,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import find_label_errors
 
-pytestmark = pytest.mark.once
-
 IN_WORST = {
     # The quality of each label, whether it is wrong, and what is counted.
     "all": ([0.9, 0.1, 0.5, 0.2, 0.8], [0, 1, 0, 1, 0], 2),

@@ -116,14 +116,10 @@ def build_with_loss(hp):
 @pytest.mark.parametrize(
     ("build", "tau_of"),
     [
-        pytest.param(
-            build_with_layer,
-            lambda model: model.layers[-1].tau,
-            id="layer",
-            marks=pytest.mark.once,
-        ),
-        pytest.param(build_with_loss, lambda model: model.loss.tau, id="loss"),
+        (build_with_layer, lambda model: model.layers[-1].tau),
+        (build_with_loss, lambda model: model.loss.tau),
     ],
+    ids=("layer", "loss"),
 )
 def test_keras_tuner(build, tau_of, tmp_path):
     keras_tuner = pytest.importorskip("keras_tuner")
