@@ -216,9 +216,9 @@ def _size_to_split(logits) -> int:
     import tensorflow as tf
 
     # Eagerly, to start the operations of all parts would take what is won.
-    return (
-        0 if tf.executing_eagerly() else logits.shape.num_elements() * logits.dtype.size
-    )
+    if tf.executing_eagerly():
+        return 0
+    return logits.shape.num_elements() * logits.dtype.size
 
 
 def _on_cpu_without_compiler() -> bool:
