@@ -76,6 +76,12 @@ def double_precision(dtype):
     return contextlib.nullcontext()
 
 
+def xla_functions_in(graph):
+    """How many functions of a graph TensorFlow gives to XLA."""
+    functions = graph.as_graph_def().library.function
+    return sum(function.attr["_XlaMustCompile"].b for function in functions)
+
+
 def _compile(function, mode):
     if mode == "eager":
         return function

@@ -7,6 +7,7 @@ import pytest
 from keras_logitclip import LogitClipLoss
 from keras_logitclip import _kernels
 from keras_logitclip import ops
+from keras_logitclip._kernels import compilers
 from keras_logitclip._kernels import cross_entropy
 from keras_logitclip._kernels import reductions
 from tests import oracle
@@ -21,6 +22,7 @@ from tests.running import gradient_along
 from tests.running import to_numpy
 from tests.running import to_tensor
 from tests.running import value_and_vjp
+from tests.running import xla_functions_in
 
 TAUS = (0.01, 1.0, 10.0, 200.0)
 INVALID_IDS = (-1, 10, 11, 1_000_000, -1_000_000)
@@ -545,19 +547,26 @@ if BACKEND == "jax":
         reason="older compilers write more to memory",
     )
     @pytest.mark.parametrize("kind", ["sparse", "soft"])
-    @pytest.mark.parametrize("classes", [1000, 32_000])
+    @pytest.mark.parametrize("classes", [1000, 32_000, 128_000])
     def test_compiled_loss_and_gradient_need_no_memory(classes, kind):
         z, labels = to_tensor(logits(64, classes)), some_labels(kind, (64,), classes)
 
+        def loss(y_true, z):
+            return fused(y_true, 1.0)(z)
+
         def loss_and_gradient(y_true, z):
-            loss, vjp = jax.vjp(lambda z: fused(y_true, 1.0)(z), z)
-            return loss, vjp(jax.numpy.ones(64))[0]
+            losses, vjp = jax.vjp(lambda z: loss(y_true, z), z)
+            return losses, vjp(jax.numpy.ones(64))[0]
 
         given = to_tensor(labels.given, labels.given.dtype.name)
-        compiled = jax.jit(loss_and_gradient).lower(given, z).compile()
-        temporary = compiled.memory_analysis().temp_size_in_bytes
-        numbers_per_row = 32
-        assert temporary <= 4 * 64 * (numbers_per_row + 8)
+        functions = [loss_and_gradient]
+        if kind == "sparse":  # With weights, the compiler writes the unit to memory.
+            functions.append(loss)
+        for function in functions:
+            compiled = jax.jit(function).lower(given, z).compile()
+            temporary = compiled.memory_analysis().temp_size_in_bytes
+            numbers_per_row = 32
+            assert temporary <= 4 * 64 * (numbers_per_row + 8)
 
     @pytest.mark.parametrize("classes", [10, 40_000])
     def test_nothing_is_compiled_again_outside_of_compiled_functions(classes, caplog):
@@ -574,7 +583,9 @@ if BACKEND == "jax":
             compute(2.0)
         assert "Compiling" not in caplog.text
 
-    def test_transformations():
+    @pytest.mark.parametrize("longest", [4, 10], ids=("cut-rows", "whole-rows"))
+    def test_transformations(longest, monkeypatch):
+        monkeypatch.setattr(reductions, "MAX_SINGLE_SUM", longest)
         z, ids = to_tensor(logits(4, 10)), some_labels("sparse", (4,), 10).given
         whole = jax.grad(lambda z: fused(ids, 1.0)(z).sum())(z)
 
@@ -592,63 +603,80 @@ if BACKEND == "jax":
 
         np.testing.assert_allclose(jax.grad(scanned)(z), whole, atol=1e-7)
 
+    def test_cut_rows_have_the_derivatives_of_whole_ones(monkeypatch):
+        z, direction = to_tensor(logits(4, 10)), to_tensor(logits(4, 10, seed=1))
+        ids = some_labels("sparse", (4,), 10).given
+
+        def loss(z):
+            return jax.numpy.sum(fused(ids, 1.0)(z) + ops.logit_clip(z, 2.0)[:, 0])
+
+        def derivatives():
+            return jax.jvp(jax.grad(loss), (z,), (direction,))
+
+        whole = derivatives()
+        monkeypatch.setattr(reductions, "MAX_SINGLE_SUM", 4)
+        for found, expected in zip(derivatives(), whole, strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
     @pytest.fixture
-    def small_parts(monkeypatch):
-        """Returns what is called for each part of the logits."""
-        monkeypatch.setattr(reductions, "MIN_SPLIT", 1)
-        monkeypatch.setattr(reductions, "_PART", 512)
-        return calls_of(monkeypatch, cross_entropy, "_forward")
+    def all_are_large(monkeypatch):
+        monkeypatch.setattr(compilers, "MIN_COMPILED", 1)
+        monkeypatch.setattr(reductions, "MIN_RECOMPUTED", 1)
 
-    @pytest.mark.parametrize(
-        ("mode", "parts"), [("eager", 1), ("graph", 5), ("xla", 1)]
-    )
+    @pytest.mark.parametrize("tau", [1.0, 100.0])
+    @pytest.mark.parametrize("mode", ["graph", "xla"])
     @pytest.mark.parametrize("kind", KINDS)
-    def test_large_batches_are_computed_in_parts(kind, mode, parts, small_parts):
+    def test_large_batches(kind, mode, tau, all_are_large):
         z, labels = wild_logits(100), some_labels(kind, (6,), 100)
         upstream = np.random.default_rng(1).normal(size=6)
         given = to_tensor(labels.given, labels.given.dtype.name)
-        losses, gradient = value_and_vjp(fused(given, 1.0), z, upstream, mode)
-        assert len(small_parts) == parts
-        expected = expected_loss_and_gradient(labels.weights, z, 1.0, upstream)
-        assert_losses_close(losses, expected[0], 1.0)
+        losses, gradient = value_and_vjp(fused(given, tau), z, upstream, mode)
+        expected = expected_loss_and_gradient(labels.weights, z, tau, upstream)
+        assert_losses_close(losses, expected[0], tau)
         largest = upstream * np.maximum(1, labels.weights.sum(-1))
-        assert_gradients_close(gradient, expected[1], z, 1.0, largest)
+        assert_gradients_close(gradient, expected[1], z, tau, largest)
 
-    @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 2e-6), ("float16", 1e-3)])
-    def test_gradients_of_parts(dtype, rtol, small_parts):
-        """Of labels, of half precision, and of second order, as of the whole."""
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    def test_gradients_of_large_batches(dtype, all_are_large):
+        """Of labels, of half precision, and of second order, as those of small ones."""
         z, y = to_tensor(logits(6, 100), dtype), to_tensor(logits(6, 100, seed=1))
+        expected = gradients_and_second_derivative(fused, z, y)
+        found = tf.function(gradients_and_second_derivative)(fused, z, y)
+        rtol = {"float32": 2e-6, "float16": 1e-3}[dtype]
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.dtype == theirs.dtype
+            atol = rtol * np.abs(to_numpy(theirs)).max()
+            np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), 0, atol)
 
-        def gradients(z, y):
-            with tf.GradientTape() as outer:
-                outer.watch(z)
-                with tf.GradientTape() as inner:
-                    inner.watch([z, y])
-                    losses = fused(y, 1.0)(z)
-                first = inner.gradient(losses, [z, y])
-            return [*first, outer.gradient(first[0], z)]
+    def gradients_and_second_derivative(loss, z, y):
+        with tf.GradientTape() as outer:
+            outer.watch(z)
+            with tf.GradientTape() as inner:
+                inner.watch([z, y])
+                losses = loss(y, 1.0)(z)
+            first = inner.gradient(losses, [z, y])
+        return [*first, outer.gradient(first[0], z)]
 
-        whole = gradients(z, y)
-        in_parts = tf.function(gradients)(z, y)
-        assert len(small_parts) > 2
-        for found, expected in zip(in_parts, whole, strict=True):
-            assert found.dtype == expected.dtype
-            largest = np.abs(to_numpy(expected)).max()
-            np.testing.assert_allclose(
-                to_numpy(found), to_numpy(expected), rtol=0, atol=rtol * largest
-            )
+    @pytest.mark.parametrize(
+        ("rows", "least_bytes", "compiled"),
+        [(2, 800, 2), (2, 801, 0), (None, 1, 0)],
+        ids=("large", "small", "any"),
+    )
+    def test_which_batches_are_compiled(rows, least_bytes, compiled, monkeypatch):
+        monkeypatch.setattr(compilers, "MIN_COMPILED", least_bytes)
 
-    def test_batches_of_any_size_are_computed_as_a_whole(small_parts):
-        function = tf.function(
-            fused(to_tensor([0, 1, 2], "int32"), 1.0),
-            input_signature=[tf.TensorSpec((None, 100))],
-        )
-        assert np.isfinite(function(logits(3, 100))).all()
-        assert len(small_parts) == 1
+        @tf.function(input_signature=[tf.TensorSpec((rows, 100))])
+        def gradient(z):
+            ids = keras.ops.zeros(keras.ops.shape(z)[0], "int32")
+            return tf.gradients(fused(ids, 1.0)(z), z)[0]
+
+        graph = gradient.get_concrete_function().graph
+        assert xla_functions_in(graph) == compiled
+        assert np.isfinite(gradient(logits(2, 100))).all()
 
 
 if BACKEND == "torch":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_logitclip import ops
+from keras_logitclip._kernels import compilers
 from tests import oracle
 from tests.conftest import BACKEND
 from tests.conftest import COMPILED_MODES
@@ -19,6 +20,7 @@ from tests.running import gradient_along
 from tests.running import to_numpy
 from tests.running import to_tensor
 from tests.running import value_and_vjp
+from tests.running import xla_functions_in
 
 ORDERS = (1, 1.5, 2, 3, INF)
 RTOL = {"float64": 1e-13, "float32": 1e-6, "float16": 5e-4, "bfloat16": 4e-3}
@@ -312,6 +314,39 @@ def test_symbolic_dtype_is_that_of_the_value():
     half = keras.Input((10,), dtype="float16")
     assert ops.logit_clip(half, 1.0).dtype == "float16"
     assert ops.logit_norm(half).dtype == "float32"
+
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    def test_gradients_of_large_batches(dtype, monkeypatch):
+        """As those of small ones, of second order, too; the value is left to graphs,
+        for XLA's functions cannot be exported to every format."""
+        z, upstream, direction = (to_tensor(logits(4, 100, seed=i)) for i in range(3))
+        z = keras.ops.cast(z, dtype)
+
+        def derivatives(z):
+            with tf.GradientTape() as outer:
+                outer.watch(z)
+                with tf.GradientTape() as inner:
+                    inner.watch(z)
+                    clipped = keras.ops.cast(ops.logit_clip(z, 1.5), "float32")
+                    total = keras.ops.sum(upstream * clipped)
+                gradient = inner.gradient(total, z)
+                along = keras.ops.sum(direction * keras.ops.cast(gradient, "float32"))
+            return gradient, outer.gradient(along, z)
+
+        expected = derivatives(z)
+        monkeypatch.setattr(compilers, "MIN_COMPILED", 1)
+        function = tf.function(derivatives).get_concrete_function(z)
+        assert xla_functions_in(function.graph) > 0
+        atol = {"float32": 1e-6, "float16": 1e-3}[dtype]
+        for ours, theirs in zip(function(z), expected, strict=True):
+            np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), 0, atol)
+
+        value = tf.function(lambda z: ops.logit_clip(z, 1.5)).get_concrete_function(z)
+        assert xla_functions_in(value.graph) == 0
 
 
 if BACKEND == "torch":  # The tensors of the others cannot be changed in place.

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_logitclip._kernels import compilers
 from keras_logitclip._kernels import reductions
 from keras_logitclip._kernels.multiplier import is_unclipped
 from keras_logitclip._kernels.multiplier import row_multiplier
@@ -72,20 +73,35 @@ def clip_rows(logits, tau):
     """
     compute_dtype = compute_dtype_of(logits)
 
+    def vjp(logits, kept, unit, multiplier, upstream):
+        rows = ops.cast(logits, compute_dtype)
+        upstream = ops.cast(upstream, compute_dtype)
+        if kept is None:
+            rescaled = reductions.rescale(rows, unit)
+            along = multiplier * reductions.row_dot(upstream, rescaled)
+        else:
+            along = reductions.row_dot_in_memory(upstream, kept)
+        along = ops.where(is_unclipped(unit, multiplier), 0.0, along / tau**2)
+        if kept is None:
+            across = upstream - reductions.rescale(rows, unit, multiplier, along)
+        else:
+            across = upstream - kept * along
+        return ops.cast(across * (multiplier * unit), logits.dtype)
+
     @ops.custom_gradient
     def differentiable(logits):
         rows = ops.cast(logits, compute_dtype)
         unit, multiplier = row_multiplier(rows, tau)
-        unclipped = is_unclipped(unit, multiplier)
         value = reductions.rescale(rows, unit, multiplier)
-        value = ops.where(unclipped, rows, value)
+        # Selected, not multiplied by 1: shorter rows come back bit for bit.
+        unclipped = is_unclipped(unit, multiplier)
+        value = reductions.select_rows(unclipped, rows, value)
+        # In TensorFlow's graphs, whatever takes the value can then reuse its memory.
+        kept = value if compilers.fused_by_compiler() else None
 
         def gradient(upstream):
-            upstream = ops.cast(upstream, compute_dtype)
-            along = reductions.row_dot(upstream, value) / tau**2
-            along = ops.where(unclipped, ops.zeros_like(along), along)
-            gradient = (upstream - value * along) * (multiplier * unit)
-            return ops.cast(gradient, logits.dtype)
+            compiled = compilers.with_compiler(vjp, logits)
+            return compiled(logits, kept, unit, multiplier, upstream)
 
         return ops.cast(value, logits.dtype), gradient
 

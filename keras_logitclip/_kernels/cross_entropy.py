@@ -18,6 +18,7 @@ from collections import namedtuple
 
 from keras import ops
 
+from keras_logitclip._kernels import compilers
 from keras_logitclip._kernels import reductions
 from keras_logitclip._kernels.clip import logit_clip
 from keras_logitclip._kernels.multiplier import is_unclipped
@@ -46,29 +47,29 @@ def clipped_cross_entropy(labels, logits, tau: float):
     """Computes the loss of each row, for a `tau` in the range of `multiplier`."""
     compute_dtype = compute_dtype_of(logits)
 
+    def forward(labels, logits):
+        return _forward(labels, ops.cast(logits, compute_dtype), tau)
+
+    def backward(labels, logits, residuals, upstream):
+        rows = ops.cast(logits, compute_dtype)
+        gradient = _backward(labels, rows, residuals, upstream)
+        return ops.cast(gradient, logits.dtype)
+
     # The labels are an argument, too: JAX traces them into loops only then.
     @ops.custom_gradient
     def differentiable(labels, logits):
-        parts = reductions.parts_of_rows(logits)
-
-        def part_of(rows):
-            part = reductions.take(logits, rows)
-            return reductions.take(labels, rows), ops.cast(part, compute_dtype)
-
-        computed = [_forward(*part_of(rows), tau) for rows in parts]
-        losses, residuals = zip(*computed, strict=True)
+        losses, residuals = compilers.with_compiler(forward, logits)(labels, logits)
 
         def gradients(upstream):
-            ours = [
-                _backward(*part_of(rows), kept, reductions.take(upstream, rows))
-                for rows, kept in zip(parts, residuals, strict=True)
-            ]
-            of_labels, of_logits = zip(*ours, strict=True)
-            of_logits = [ops.cast(part, logits.dtype) for part in of_logits]
-            of_labels = None if are_class_ids(labels) else reductions.join(of_labels)
-            return of_labels, reductions.join(of_logits)
+            compiled = compilers.with_compiler(backward, logits)
+            of_logits = compiled(labels, logits, residuals, upstream)
+            if are_class_ids(labels):
+                return None, of_logits
+            # Not compiled with the other: hardly anybody asks for it.
+            rows = ops.cast(logits, compute_dtype)
+            return _label_gradient(rows, residuals, upstream), of_logits
 
-        return reductions.join(losses), gradients
+        return losses, gradients
 
     return differentiable(labels, logits)
 
@@ -108,16 +109,18 @@ def _forward(labels, logits, tau):
     shift = None
     if needs_maximum(tau, logits.shape[-1]):
         shift = ops.max(exponents, -1, keepdims=True)
-        exponents = exponents - shift
-    exponentials = ops.exp(exponents)
-    total, dot = _sum_and_dot(exponentials, logits, rescaled, unit)
+    if compilers.fused_by_compiler():
+        exponentials = None
+        total, dot = _fused_sum_and_dot(logits, unit, multiplier, shift)
+    else:
+        exponentials = _exponentials(exponents, shift)
+        total = reductions.row_sum(exponentials)
+        dot = reductions.row_dot(exponentials, rescaled)
     mean = multiplier * dot / total
-    weight, target = _weigh(labels, rescaled)
+    weight, target = _weigh(labels, logits, unit)
     target = multiplier * target
     projection = (weight * mean - target) / tau**2
     projection = ops.where(is_unclipped(unit, multiplier), 0.0, projection)
-    if reductions.fused_by_compiler():
-        exponentials = None
     residuals = Residuals(
         unit, multiplier, shift, total, weight, target, projection, exponentials
     )
@@ -125,28 +128,39 @@ def _forward(labels, logits, tau):
     return ops.squeeze(losses, -1), residuals
 
 
-def _sum_and_dot(exponentials, logits, rescaled, unit):
+def _fused_sum_and_dot(logits, unit, multiplier, shift):
     """Returns the sum of each row of the exponentials, and their dot product with
-    that of `rescaled`.
+    the rescaled logits.
 
-    Compilers would write `rescaled` to memory for it. Multiplied by a constant
-    instead, which keeps the sum finite, too, the logits are only read.
+    Compilers would write those to memory for it. Multiplied by a constant instead,
+    which keeps the sum finite, too, the logits are only read.
     """
-    if not reductions.fused_by_compiler():
-        return reductions.row_sum_and_dot(exponentials, rescaled)
     shrink = range_of(logits).shrink
-    total, dot = reductions.row_sum_and_dot(exponentials, logits * shrink)
+
+    def terms_of_sum(logits, unit, multiplier, *shift):
+        return _exponentials(logits * unit * multiplier, *shift)
+
+    def terms_of_dot(logits, *factors):
+        return terms_of_sum(logits, *factors) * (logits * shrink)
+
+    # The unit as one factor per row, like what the compiler must not take apart.
+    factors = [ops.ones_like(multiplier) * unit, multiplier]
+    if shift is not None:
+        factors.append(shift)
+    all_terms = (terms_of_sum, terms_of_dot)
+    total, dot = reductions.fused_row_sums(all_terms, logits, *factors)
     return total, dot * (unit / shrink)
 
 
-def _weigh(labels, rescaled):
-    """Returns the sums of the labels' weights and of the weighted logits."""
+def _weigh(labels, logits, unit):
+    """Returns the sums of the labels' weights and of the weighted logits, in `unit`."""
     if are_class_ids(labels):
         ids = labels[:, None]
-        target = ops.take_along_axis(rescaled, ops.maximum(ids, 0), -1)
-        return weight_of_ids(ids, target), target
+        # Of the logits as they are: JAX would write all rescaled ones to memory.
+        target = ops.take_along_axis(logits, ops.maximum(ids, 0), -1)
+        return weight_of_ids(ids, target), reductions.rescale(target, unit)
     weight = reductions.row_sum(labels)
-    return weight, reductions.row_dot(labels, rescaled)
+    return weight, reductions.row_dot(labels, reductions.rescale(logits, unit))
 
 
 def _weighted_negative_log(residuals, tau):
@@ -165,20 +179,21 @@ def _weighted_negative_log(residuals, tau):
 
 
 def _backward(labels, logits, residuals, upstream):
-    """Returns the gradients of the labels (`None` for class ids) and logits."""
-    unit, multiplier, shift, total, weight, target, projection, _ = residuals
+    """Returns the gradient of the logits."""
+    unit, multiplier, shift, total, weight, target, projection, exponentials = residuals
     upstream = upstream[:, None]
     pull = upstream * (multiplier * unit)
     softmax_factor = pull * weight / total
     projection_factor = pull * projection
-    gradient = _exponentials(logits, residuals) * softmax_factor
+    if exponentials is None:
+        exponents = reductions.rescale(logits, unit, multiplier)
+        exponentials = _exponentials(exponents, shift)
+    gradient = exponentials * softmax_factor
     gradient = gradient - reductions.rescale(
         logits, unit, multiplier, projection_factor
     )
     if not are_class_ids(labels):
-        log_total = ops.log(total) + (0.0 if shift is None else shift)
-        exponents = reductions.rescale(logits, unit, multiplier)
-        return upstream * (log_total - exponents), gradient - labels * pull
+        return gradient - labels * pull
 
     shifted_target = target if shift is None else target - shift
     at_label = ops.exp(shifted_target) * softmax_factor
@@ -187,13 +202,15 @@ def _backward(labels, logits, residuals, upstream):
     # class with the label would.
     ids = ops.maximum(labels, 0)
     indices = ops.stack([ops.arange(ops.shape(ids)[0]), ids], -1)
-    return None, ops.scatter_update(gradient, indices, ops.squeeze(at_label, -1))
+    return ops.scatter_update(gradient, indices, ops.squeeze(at_label, -1))
 
 
-def _exponentials(logits, residuals):
-    if residuals.exponentials is not None:
-        return residuals.exponentials
-    exponents = reductions.rescale(logits, residuals.unit, residuals.multiplier)
-    if residuals.shift is not None:
-        exponents = exponents - residuals.shift
-    return ops.exp(exponents)
+def _label_gradient(logits, residuals, upstream):
+    unit, multiplier, shift, total, *_ = residuals
+    log_total = ops.log(total) + (0.0 if shift is None else shift)
+    exponents = reductions.rescale(logits, unit, multiplier)
+    return upstream[:, None] * (log_total - exponents)
+
+
+def _exponentials(exponents, shift=None):
+    return ops.exp(exponents if shift is None else exponents - shift)

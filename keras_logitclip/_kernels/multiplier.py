@@ -9,6 +9,7 @@ from collections import namedtuple
 import keras
 from keras import ops
 
+from keras_logitclip._kernels import compilers
 from keras_logitclip._kernels import reductions
 from keras_logitclip._kernels.numerics import constant
 from keras_logitclip._kernels.numerics import pth_root
@@ -48,7 +49,7 @@ def is_unclipped(unit, multiplier):
 def _norm_in_unit(logits):
     """Returns the norm of each row, multiplied by `unit`, and the unit."""
     max_norm, shrink = range_of(logits)
-    if reductions.double_precision_is_free() and logits.dtype != "float64":
+    if compilers.double_precision_is_free() and logits.dtype != "float64":
         wide = ops.cast(logits, "float64")
         norm = pth_root(reductions.row_dot(wide, wide), 2)
         unit = _select_unit(ops.all(norm < max_norm), logits)
@@ -63,7 +64,7 @@ def _norm_in_unit(logits):
         norm = pth_root(reductions.row_dot(small, small), 2)
         return ops.where(safe, pth_root(square, 2) * shrink, norm)
 
-    norm = reductions.cond(all_safe, lambda: pth_root(square, 2), shrunk_norm)
+    norm = compilers.cond(all_safe, lambda: pth_root(square, 2), shrunk_norm)
     return norm, _select_unit(all_safe, logits)
 
 
