@@ -603,12 +603,14 @@ if BACKEND == "jax":
 
         np.testing.assert_allclose(jax.grad(scanned)(z), whole, atol=1e-7)
 
-    def test_cut_rows_have_the_derivatives_of_whole_ones(monkeypatch):
-        z, direction = to_tensor(logits(4, 10)), to_tensor(logits(4, 10, seed=1))
-        ids = some_labels("sparse", (4,), 10).given
+    @pytest.mark.parametrize("shape", [(10,), (4, 10), (2, 3, 10)], ids=str)
+    def test_cut_rows_have_the_derivatives_of_whole_ones(shape, monkeypatch):
+        z, direction = to_tensor(logits(*shape)), to_tensor(logits(*shape, seed=1))
+        ids = some_labels("sparse", shape[:-1], 10).given if shape[:-1] else 3
 
         def loss(z):
-            return jax.numpy.sum(fused(ids, 1.0)(z) + ops.logit_clip(z, 2.0)[:, 0])
+            clipped = ops.logit_clip(z, 2.0)
+            return jax.numpy.sum(clipped[..., 0]) + jax.numpy.sum(fused(ids, 1.0)(z))
 
         def derivatives():
             return jax.jvp(jax.grad(loss), (z,), (direction,))

@@ -57,9 +57,10 @@ def row_dot_in_memory(a, b):
     pieces = _pieces_of_long_rows(a.shape[-1])
     if not pieces:
         return row_dot(a, b)
+    shape = (*ops.shape(a)[:-1], 1)
     # Without the barrier, the compiler would cut the product and not its factors.
-    a, b = _barrier([ops.reshape(x, (-1, x.shape[-1] // pieces)) for x in (a, b)])
-    return _join_pieces(ops.sum(a * b, -1), pieces)
+    a, b = _barrier([_cut_rows(x, pieces) for x in (a, b)])
+    return ops.reshape(_sum_of_cut_rows(a * b, pieces), shape)
 
 
 def fused_row_sums(all_terms, logits, *factors):
@@ -118,10 +119,8 @@ def _sum_of_each_row(terms, rows, slices=_SLICES):
     For CPUs, TensorFlow's XLA writes the terms to memory before it sums them;
     slices of them that are added up first it does not write.
     """
-    classes = rows[0].shape[-1]
-    if not (
-        compilers.compiled_by_tensorflow_xla() and classes and classes >= MIN_SLICED
-    ):
+    classes = rows[0].shape[-1] or 0
+    if classes < MIN_SLICED or not compilers.compiled_by_tensorflow_xla():
         return ops.sum(terms(*rows), -1, keepdims=True)
 
     def terms_of(part):
@@ -183,18 +182,22 @@ def _sums_of_slices(all_terms, logits, factors):
 
 
 def _sums_of_pieces(all_terms, logits, factors, pieces):
-    logits = ops.reshape(logits, (-1, logits.shape[-1] // pieces))
-    sums = []
+    logits, sums = _cut_rows(logits, pieces), []
     for terms in all_terms:
         # The compiler does not see that both have terms in common.
         factors, sums = _barrier((factors, sums))
         of_pieces = [ops.repeat(factor, pieces, 0) for factor in factors]
-        sums.append(_join_pieces(ops.sum(terms(logits, *of_pieces), -1), pieces))
+        sums.append(_sum_of_cut_rows(terms(logits, *of_pieces), pieces))
     return sums
 
 
-def _join_pieces(sums, pieces):
-    return ops.sum(ops.reshape(sums, (-1, pieces)), -1, keepdims=True)
+def _cut_rows(x, pieces):
+    return ops.reshape(x, (-1, x.shape[-1] // pieces))
+
+
+def _sum_of_cut_rows(x, pieces):
+    sums = ops.reshape(ops.sum(x, -1), (-1, pieces))
+    return ops.sum(sums, -1, keepdims=True)
 
 
 def _barrier(tensors):
