@@ -178,7 +178,8 @@ class Backup(keras.callbacks.Callback):
         if not self.path.exists():
             return 0
         model.optimizer.build(model.trainable_variables)
-        with np.load(self.path) as saved:
+        # NumPy itself would leave a file open that it cannot read.
+        with self.path.open("rb") as file, np.load(file) as saved:
             epochs = json.loads(str(saved["epochs"]))
             for name, variable in _state(model).items():
                 variable.assign(saved[name])
