@@ -1,10 +1,12 @@
+import tempfile
 from collections import namedtuple
 from shutil import which
 
 import keras
 import pytest
 
-BACKEND = keras.config.backend()
+from tests.running import BACKEND
+from tests.running import INFERENCE_ONLY
 
 # The mode that compiles most. Where PyTorch finds a C++ compiler, each function takes
 # it seconds: for the tests whose subject is what a compiler makes of the arithmetic.
@@ -22,32 +24,60 @@ MODES = {
     "numpy": ("eager",),
     "openvino": ("eager",),
 }[BACKEND]
+# The one that is done first with many functions, each of which is called once.
+QUICKEST = "jit" if BACKEND == "jax" else "eager"
+DTYPES = ("float16", "bfloat16") + (() if INFERENCE_ONLY else ("float64",))
+
+Run = namedtuple("Run", "mode dtype")
+
+# The files of what only one backend has or promises.
+collect_ignore = [
+    f"test_{name}.py" for name in ("jax", "tensorflow", "torch") if name != BACKEND
+]
+
+
+def runs(*modes):
+    """Float32 in every mode, the other dtypes in the quickest one, and half precision
+    in the last one, where casts are fused away."""
+    all_runs = [
+        *(Run(mode, "float32") for mode in modes),
+        *(Run(QUICKEST, dtype) for dtype in DTYPES),
+        *(Run(mode, "float16") for mode in modes[1:][-1:]),
+    ]
+    return list(dict.fromkeys(all_runs))
+
+
+COMPILED_MODES = (*MODES[:-1], COMPILED) if COMPILED else MODES
+
+
+def pytest_configure(config):
+    """Gives JAX an empty folder for what it compiles.
+
+    Outside of compiled functions it compiles the same operations again for each new
+    function object, and finds them there.
+    """
+    if BACKEND == "jax":
+        import jax
+
+        folder = tempfile.TemporaryDirectory(prefix="keras-logitclip-tests-")
+        config.add_cleanup(folder.cleanup)
+        jax.config.update("jax_compilation_cache_dir", folder.name)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what needs gradients where there are none."""
+    if INFERENCE_ONLY:
+        left_out = [item for item in items if item.get_closest_marker("gradients")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True, params=[BACKEND])
 def backend(request):
     """The current Keras backend; being a parameter, it shows in each test's id."""
     return request.param
-
-
-# Under NumPy, Keras makes float32 of float64, and OpenVINO computes in float32.
-INFERENCE_ONLY = BACKEND in ("numpy", "openvino")
-DTYPES = ("float16", "bfloat16") + (() if INFERENCE_ONLY else ("float64",))
-
-Run = namedtuple("Run", "mode dtype")
-
-
-def runs(*modes):
-    """Float32 in every mode, the other dtypes in the plain one, and half precision
-    in the last one, where casts are fused away."""
-    return [
-        *(Run(mode, "float32") for mode in modes),
-        *(Run(modes[0], dtype) for dtype in DTYPES),
-        *(Run(mode, "float16") for mode in modes[1:][-1:]),
-    ]
-
-
-COMPILED_MODES = (*MODES[:-1], COMPILED) if COMPILED else MODES
 
 
 @pytest.fixture(params=MODES)

@@ -64,13 +64,13 @@ def weighted_cross_entropy_gradient(weights, z):
     return np.exp(log_softmax(z)) * weights.sum(-1, keepdims=True) - weights
 
 
-def assert_rows_close(actual, expected, rtol, axis=-1):
+def assert_rows_close(actual, expected, rtol, axis=-1, atol=0.0, name=""):
     """Compares with a tolerance relative to the largest entry of each row."""
     actual, expected = np.asarray(actual, "float64"), np.asarray(expected, "float64")
     assert actual.shape == expected.shape
     error = np.abs(actual - expected).max(axis, initial=0)
-    allowed = rtol * np.abs(expected).max(axis, initial=0)
-    assert (error <= allowed).all(), f"error {error}, allowed {allowed}"
+    allowed = rtol * np.abs(expected).max(axis, initial=0) + atol
+    assert (error <= allowed).all(), f"{name}: error {error}, allowed {allowed}"
 
 
 def points_of_ball(tau, classes, p, seed, number=200):

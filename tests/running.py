@@ -1,11 +1,14 @@
-"""Runs a function of one tensor under a backend's modes (see `conftest.MODES`)."""
+"""Runs functions of one tensor under a backend's modes (see `conftest.MODES`)."""
 
 import contextlib
+from collections import namedtuple
 
 import keras
 import numpy as np
 
 BACKEND = keras.config.backend()
+# Under NumPy, Keras makes float32 of float64, and OpenVINO computes in float32.
+INFERENCE_ONLY = BACKEND in ("numpy", "openvino")
 KERAS_VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
 # Before, torch.compile stumbles over the way in which Keras walks its arguments.
 TORCH_COMPILES_FULL_GRAPHS = KERAS_VERSION >= (3, 15)
@@ -20,7 +23,7 @@ def apply(function, x, mode="eager", dtype="float32"):
 def value_and_vjp(function, x, upstream, mode, dtype="float32"):
     """The value of `function(x)` and the gradient of `sum(upstream * function(x))`.
 
-    `upstream` is cast to the dtype of the value.
+    `upstream` is cast to the dtype of the value, and broadcast to its shape.
     """
     with double_precision(dtype):
         both = {
@@ -31,13 +34,66 @@ def value_and_vjp(function, x, upstream, mode, dtype="float32"):
         return tuple(map(to_numpy, both))
 
 
+Part = namedtuple("Part", "value gradient")
+
+
+def apply_each(functions, x, mode="eager", dtype="float32"):
+    """The values `function(x)` of many functions, by their names: compiled as one.
+
+    In the eager mode there is nothing to share, except on OpenVINO, which compiles
+    whatever is computed.
+    """
+    if mode == "eager" and BACKEND != "openvino":
+        return {
+            name: apply(f, _of(x, name), mode, dtype) for name, f in functions.items()
+        }
+    values = apply(on_parts(functions), _repeat(functions, x), mode, dtype)
+    return dict(zip(functions, np.split(values, len(functions)), strict=True))
+
+
+def value_and_vjp_each(functions, x, mode, dtype="float32", upstream=None):
+    """The values of many functions and the gradients of their sums, by their names.
+
+    What is compiled is compiled as one function, each on rows of its own. `x` are the
+    rows of all functions, or those of each name. With `upstream`, the gradients are
+    those of sums weighted by it. Backends that only infer give `None` for gradients.
+    """
+    count = len(functions)
+    if INFERENCE_ONLY:
+        values = apply_each(functions, x, mode, dtype)
+        return {name: Part(value, None) for name, value in values.items()}
+    if mode == "eager":
+        seed = np.ones(()) if upstream is None else upstream
+        return {
+            name: Part(*value_and_vjp(f, _of(x, name), seed, mode, dtype))
+            for name, f in functions.items()
+        }
+    rows = _repeat(functions, x)
+    upstream = np.ones(()) if upstream is None else _repeat(functions, upstream)
+    values, gradients = value_and_vjp(on_parts(functions), rows, upstream, mode, dtype)
+    parts = map(Part, np.split(values, count), np.split(gradients, count))
+    return dict(zip(functions, parts, strict=True))
+
+
+def _of(x, name):
+    """The same rows for each function, or those of its name."""
+    return x[name] if isinstance(x, dict) else x
+
+
+def _repeat(functions, x):
+    return np.concatenate([_of(x, name) for name in functions])
+
+
 def on_parts(functions):
-    """All functions as one, each on rows of its own: compiled once."""
+    """All functions as one, each on rows of its own."""
 
     def together(x):
         parts = keras.ops.split(x, len(functions))
         return keras.ops.concatenate(
-            [function(part) for function, part in zip(functions, parts, strict=True)]
+            [
+                function(part)
+                for function, part in zip(functions.values(), parts, strict=True)
+            ]
         )
 
     return together
@@ -76,12 +132,6 @@ def double_precision(dtype):
     return contextlib.nullcontext()
 
 
-def xla_functions_in(graph):
-    """How many functions of a graph TensorFlow gives to XLA."""
-    functions = graph.as_graph_def().library.function
-    return sum(function.attr["_XlaMustCompile"].b for function in functions)
-
-
 def _compile(function, mode):
     if mode == "eager":
         return function
@@ -106,7 +156,7 @@ def _tensorflow_value_and_vjp(function, x, upstream, mode):
         with tf.GradientTape() as tape:
             tape.watch(x)
             value = function(x)
-        seed = tf.cast(upstream, value.dtype)
+        seed = tf.broadcast_to(tf.cast(upstream, value.dtype), tf.shape(value))
         return value, tape.gradient(value, x, output_gradients=seed)
 
     return _compile(both, mode)(x)
@@ -117,7 +167,8 @@ def _jax_value_and_vjp(function, x, upstream, mode):
 
     def both(x):
         value, vjp = jax.vjp(function, x)
-        return value, vjp(jax.numpy.asarray(upstream, value.dtype))[0]
+        seed = jax.numpy.asarray(upstream, value.dtype)
+        return value, vjp(jax.numpy.broadcast_to(seed, value.shape))[0]
 
     return _compile(both, mode)(x)
 
@@ -127,7 +178,8 @@ def _torch_value_and_vjp(function, x, upstream, mode):
 
     x = x.detach().requires_grad_()
     value = _compile(function, mode)(x)
-    value.backward(torch.as_tensor(np.asarray(upstream)).to(value.dtype))
+    seed = torch.as_tensor(np.asarray(upstream)).to(value.dtype)
+    value.backward(seed.expand(value.shape))
     return value.detach(), x.grad
 
 
@@ -146,7 +198,11 @@ def _tensorflow_gradient_along(function, x, upstream, direction):
 def _jax_gradient_along(function, x, upstream, direction):
     import jax
 
-    return jax.vjp(lambda x: jax.vjp(function, x)[1](upstream)[0], x)[1](direction)[0]
+    def along(x):
+        gradient = lambda x: jax.vjp(function, x)[1](upstream)[0]  # noqa: E731
+        return jax.vjp(gradient, x)[1](direction)[0]
+
+    return jax.jit(along)(x)  # Or each operation is compiled for itself.
 
 
 def _torch_gradient_along(function, x, upstream, direction):

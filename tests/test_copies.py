@@ -13,10 +13,11 @@ from keras_logitclip import losses
 from keras_logitclip import metrics
 from keras_logitclip import noise
 from tests.running import to_numpy
+from tests.samples import logits
+from tests.samples import some_labels
 
-LOGITS = 3 * np.random.default_rng(0).normal(size=(8, 10)).astype("float32")
-LABELS = np.arange(8)
-ONE_HOT = np.eye(10, dtype="float32")[LABELS]
+LOGITS, LABELS = logits(), some_labels("sparse").given
+ONE_HOT = some_labels("one-hot").given
 
 
 def pickled(x):

@@ -165,9 +165,21 @@ def with_layer(case):
     return [*case.after, LogitClip(TAU, axis=case.axis)], case.loss
 
 
-@pytest.mark.parametrize("place", [with_loss, with_layer], ids=("loss", "layer"))
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_one_step_of_training(case, place):
+# The layer where an axis or a mask has to pass through it. For the rest, training with
+# the layer equals training with the loss, as `tests.test_logit_clip_loss` shows.
+WITH_LAYER = ("segmentation-channels-first", "tokens-with-masks-and-weights")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        *((name, with_loss) for name in CASES),
+        *((name, with_layer) for name in WITH_LAYER),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_one_step_of_training(name, place):
+    case = CASES[name]
     after, loss = place(case)
     dense = keras.layers.Dense(case.classes, use_bias=False)
     model = keras.Sequential(

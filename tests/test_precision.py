@@ -10,12 +10,14 @@ from keras_logitclip import datasets
 from keras_logitclip import metrics
 from keras_logitclip import noise
 from tests.running import double_precision
+from tests.running import to_numpy
 
 pytestmark = pytest.mark.gradients
 
 TAU = 0.5
-EPOCHS = 12
-# Float32 trainings with seeds 0 to 5 reach 91.4 to 95.3%, over all backends.
+EPOCHS = 5
+# Float32 trainings with seeds 0 to 5 reach 92.2 to 94.2% on torch, after as many
+# epochs; the layer in float16 93.1 and 93.9%.
 SEED_NOISE = 0.04
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float64", "float8")
 
@@ -54,15 +56,13 @@ def trained_model(digits, place, policy, seed=0):
 
 
 def accuracy_of(model, digits):
-    return model.evaluate(*digits[2:], verbose=0, return_dict=True)["accuracy"]
+    _, _, x, y = digits
+    return np.mean(to_numpy(model(x)).argmax(-1) == y)
 
 
 @pytest.fixture(scope="module")
 def float32_accuracy(digits):
-    return {
-        place: accuracy_of(trained_model(digits, place, "float32")[0], digits)
-        for place in ("loss", "layer")
-    }
+    return accuracy_of(trained_model(digits, "loss", "float32")[0], digits)
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
@@ -74,8 +74,9 @@ def test_digits_in(policy, place, digits, float32_accuracy):
     with double_precision(policy):
         model, history = trained_model(digits, place, policy)
         accuracy = accuracy_of(model, digits)
-    assert float32_accuracy[place] > 0.8
-    assert accuracy == pytest.approx(float32_accuracy[place], abs=SEED_NOISE)
+    assert float32_accuracy > 0.8
+    # The layer trains as the loss does; `test_logit_clip_loss` shows that.
+    assert accuracy == pytest.approx(float32_accuracy, abs=SEED_NOISE)
     assert history["loss"][-1] < history["loss"][0]
     for name, values in history.items():
         assert np.isfinite(values).all(), name

@@ -13,16 +13,21 @@ from tests.conftest import BACKEND
 from tests.oracle import INF
 from tests.running import to_numpy
 
-# One shape, since some backends compile for each.
+# NumPy warns of norms that float32 cannot hold.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+
+ORDERS = (1, 1.5, 2, 3, 100, INF)
+# One shape, since some backends compile for each; each number is drawn for itself.
 rows = arrays(
     "float32",
-    (3, 4),
+    (16, 4),
     elements=st.floats(allow_nan=False, allow_infinity=False, width=32),
+    fill=st.nothing(),
 )
 taus = st.floats(1e-3, 1e3)
 TINY = float(np.finfo("float32").tiny)
 # OpenVINO compiles for each example.
-EXAMPLES = 10 if BACKEND == "openvino" else 100
+EXAMPLES = 2 if BACKEND == "openvino" else 25
 reproducibly = settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 
 
@@ -32,44 +37,45 @@ def norm(z, p):
     return scale[:, 0] * oracle.norm(z / scale, p)
 
 
-@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 100, INF])
 @given(z=rows, tau=taus)
 @reproducibly
-def test_norms_never_exceed_tau_and_shorter_rows_stay(p, z, tau):
-    clipped = to_numpy(ops.logit_clip(z, tau, p))
-    assert (norm(clipped, p) <= tau * (1 + 2e-6)).all()
-    within = norm(z, p) <= tau * (1 - 2e-6)
-    np.testing.assert_array_equal(clipped[within], z[within])
+def test_norms_never_exceed_tau_and_shorter_rows_stay(z, tau):
+    for p in ORDERS:
+        clipped = to_numpy(ops.logit_clip(z, tau, p))
+        assert (norm(clipped, p) <= tau * (1 + 2e-6)).all(), p
+        within = norm(z, p) <= tau * (1 - 2e-6)
+        np.testing.assert_array_equal(clipped[within], z[within], f"p={p}")
 
 
-@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 100, INF])
 @given(z=rows, tau=taus)
 @reproducibly
-def test_order_and_signs_of_the_logits_stay(p, z, tau):
-    clipped = to_numpy(ops.logit_clip(z, tau, p))
+def test_order_and_signs_of_the_logits_stay(z, tau):
     order = z.argsort(-1)
-    assert (np.diff(np.take_along_axis(clipped, order, -1)) >= 0).all()
-    assert (clipped * np.sign(z) >= 0).all()
+    for p in ORDERS:
+        clipped = to_numpy(ops.logit_clip(z, tau, p))
+        assert (np.diff(np.take_along_axis(clipped, order, -1)) >= 0).all(), p
+        assert (clipped * np.sign(z) >= 0).all(), p
 
 
-@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 100, INF])
 @given(z=rows)
 @reproducibly
-def test_norms_equal_the_oracle(p, z):
-    expected = norm(z, p)
-    representable = expected < np.finfo("float32").max
-    np.testing.assert_allclose(
-        to_numpy(ops.logit_norm(z, p))[representable],
-        expected[representable],
-        rtol=2e-6,
-        atol=TINY,
-    )
+def test_norms_equal_the_oracle(z):
+    for p in ORDERS:
+        expected = norm(z, p)
+        held = expected < np.finfo("float32").max
+        np.testing.assert_allclose(
+            to_numpy(ops.logit_norm(z, p))[held],
+            expected[held],
+            rtol=2e-6,
+            atol=TINY,
+            err_msg=f"p={p}",
+        )
 
 
-@pytest.mark.parametrize("p", [1, 2, INF])
 @given(z=rows, tau=taus)
 @reproducibly
-def test_clipping_twice_is_clipping_once(p, z, tau):
-    once = to_numpy(ops.logit_clip(z, tau, p))
-    twice = to_numpy(ops.logit_clip(once, tau, p))
-    np.testing.assert_allclose(twice, once, rtol=2e-6, atol=TINY)
+def test_clipping_twice_is_clipping_once(z, tau):
+    for p in (1, 2, INF):
+        once = to_numpy(ops.logit_clip(z, tau, p))
+        twice = to_numpy(ops.logit_clip(once, tau, p))
+        np.testing.assert_allclose(twice, once, 2e-6, TINY, err_msg=f"p={p}")

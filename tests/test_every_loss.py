@@ -1,0 +1,600 @@
+"""What every loss of `loss_cases.py` computes, whatever the labels and logits.
+
+All losses of the table are computed as one function, and always on batches of the
+same shape, where that is possible: JAX compiles each operation for each shape.
+"""
+
+from collections import namedtuple
+
+import keras
+import numpy as np
+import pytest
+
+from keras_logitclip import LogitClipLoss
+from tests import oracle
+from tests.conftest import BACKEND
+from tests.conftest import COMPILED
+from tests.conftest import DTYPES
+from tests.conftest import INFERENCE_ONLY
+from tests.conftest import MODES
+from tests.loss_cases import CASES
+from tests.loss_cases import KINDS_OF_LOSSES
+from tests.loss_cases import arguments
+from tests.loss_cases import build
+from tests.loss_cases import expected_gradient
+from tests.loss_cases import expected_values
+from tests.loss_cases import functions
+from tests.loss_cases import takes_probabilities
+from tests.oracle import INF
+from tests.running import apply_each
+from tests.running import double_precision
+from tests.running import to_numpy
+from tests.running import to_tensor
+from tests.running import value_and_vjp_each
+from tests.samples import KINDS
+from tests.samples import logits
+from tests.samples import some_labels
+
+PLAIN = MODES[0]
+OF_PROBABILITIES = tuple(filter(takes_probabilities, CASES))
+# OpenVINO compiles whatever is computed.
+QUICK = KINDS_OF_LOSSES if BACKEND == "openvino" else tuple(CASES)
+# JAX compiles each operation again for another number of classes and for float64,
+# which the formulas of the losses are tested with on the other backends.
+SOME = KINDS_OF_LOSSES if BACKEND == "jax" else tuple(CASES)
+
+# Relative to the value, and to the largest entry of a row's gradient.
+RTOL = {"float64": 1e-12, "float32": 1e-5}
+GRADIENT_RTOL = {"float64": 1e-12, "float32": 2e-5, "float16": 1e-3, "bfloat16": 8e-3}
+# Besides that; float16 is no more precise near zero.
+GRADIENT_ATOL = {"float16": 1e-7}
+# Ill-conditioned ones, in float64.
+LESS_PRECISE = {"Bi-tempered-slight": 1e-11}
+# Where a row's gradient is small, as a difference of large terms: a tenth of the
+# largest one of all rows counts, too.
+OF_DIFFERENCES = ("LogitNorm", "NGCE-{'q': 1.0}")
+
+
+def assert_all_close(actual, expected, allowed):
+    """Compares arrays by the names of losses, and names every wrong one."""
+    wrong = {}
+    for name, values in actual.items():
+        assert values.shape == expected[name].shape, name
+        error = np.abs(np.asarray(values, "float64") - expected[name])
+        excess = (error / allowed(name, expected[name])).max()
+        if not excess <= 1:  # NaN is wrong, too.
+            wrong[name] = excess
+    assert not wrong, f"errors, as multiples of what is allowed: {wrong}"
+
+
+def assert_values_close(parts, expected, dtype="float32"):
+    def allowed(name, values):
+        if name == "Logit-clip" and dtype in ("float16", "bfloat16"):
+            return GRADIENT_RTOL[dtype] * np.abs(values)  # It returns this dtype.
+        rtol = RTOL["float64" if dtype == "float64" else "float32"]
+        if dtype == "float64":
+            rtol = LESS_PRECISE.get(name, rtol)
+        return rtol * np.abs(values) + 0.2 * rtol
+
+    actual = {name: part.value for name, part in parts.items()}
+    assert_all_close(actual, expected, allowed)
+
+
+def assert_gradients_close(parts, expected, dtype="float32", columns=slice(None)):
+    if INFERENCE_ONLY:
+        return
+
+    def allowed(name, _):
+        gradient = np.asarray(parts[name].gradient, "float64")
+        largest = np.abs(gradient).max(-1, keepdims=True)
+        if name in OF_DIFFERENCES:
+            largest = largest + largest.max() / 10
+        rtol = GRADIENT_RTOL[dtype]
+        if dtype == "float64":
+            rtol = LESS_PRECISE.get(name, rtol)
+        return rtol * largest + GRADIENT_ATOL.get(dtype, 1e-15)
+
+    actual = {name: part.gradient[:, columns] for name, part in parts.items()}
+    assert_all_close(actual, expected, allowed)
+
+
+# Ordinary logits.
+
+SIZES = [(kind, 10) for kind in KINDS]
+if not INFERENCE_ONLY:
+    SIZES += [(kind, classes) for classes in (2, 1000) for kind in ("sparse", "soft")]
+
+
+@pytest.mark.parametrize(("kind", "classes"), SIZES)
+def test_values_and_gradients_equal_the_oracle(kind, classes):
+    names = CASES if classes == 10 else SOME
+    z, labels = logits(6, classes), some_labels(kind, classes=classes)
+    losses = functions(labels.given, names, classes=classes)
+    parts = value_and_vjp_each(losses, z, PLAIN)
+    columns = columns_to_check(z, labels.weights)
+    values = {name: expected_values(name, labels.weights, z) for name in names}
+    gradients = {
+        name: expected_gradient(name, labels.weights, z, columns) for name in names
+    }
+    assert_values_close(parts, values)
+    assert_gradients_close(parts, gradients, columns=columns)
+
+
+def columns_to_check(z, weights):
+    """The labels' classes, the most probable ones, and at most 10 others."""
+    some = np.arange(0, z.shape[-1], -(-z.shape[-1] // 10))
+    return np.unique([*some, *weights.argmax(-1), *z.argmax(-1)])
+
+
+# The ends of the parameters' ranges.
+ENDS = {
+    "RCE": [{"min_label": 1e-10}, {"min_label": 0.5}],
+    "SCE": [{"alpha": 100.0, "beta": 0.0}, {"alpha": 0.0, "min_label": 0.5}],
+    "GCE": [{"q": 1e-6}],
+    "PHuber-CE": [{"threshold": 1.001}, {"threshold": 1e9}],
+    "PHuber-GCE": [{"q": 0.001, "threshold": 1.001}, {"q": 0.999, "threshold": 1e9}],
+    "Taylor-CE": [{"order": 1}, {"order": 300}],
+    "Focal": [{"gamma": 0.0}, {"gamma": 8.0}],
+    "AGCE": [{"a": 1e-3, "q": 1e-3}, {"a": 100.0, "q": 4.0}],
+    "AUL": [{"a": 1.01, "q": 10.0}, {"a": 10.0, "q": 1e-3}],
+    "AEL": [{"a": 0.01}, {"a": 100.0}],
+    "NFL": [{"gamma": 0.0}, {"gamma": 8.0}],
+    "NGCE": [{"q": 1e-6}, {"q": 1.0}],
+    "NNCE": [{"min_probability": 1e-30}, {"min_probability": 0.09}],
+    "NNFL": [{"gamma": 8.0, "min_probability": 1e-30}],
+    "JS": [{"weight": 1e-6}, {"weight": 1 - 1e-6}],
+}
+ENDS = {f"{name}-{end}": (name, end) for name in ENDS for end in ENDS[name]}
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("kind", ["sparse", "soft"])
+def test_the_ends_of_the_parameters(kind):
+    z, labels = logits(), some_labels(kind)
+    given = to_tensor(labels.given, labels.given.dtype.name)
+    parts = value_and_vjp_each(
+        {
+            key: with_labels(build(name, **end), given)
+            for key, (name, end) in ENDS.items()
+        },
+        z,
+        PLAIN,
+    )
+    weights = labels.weights
+    values, gradients = (
+        {key: expected(name, weights, z, **end) for key, (name, end) in ENDS.items()}
+        for expected in (expected_values, expected_gradient)
+    )
+    assert_values_close(parts, values)
+    assert_gradients_close(parts, gradients)
+
+
+def with_labels(loss, labels):
+    return lambda z: loss(labels, z)
+
+
+def values_and_vjps(names, labels, z, mode, dtype):
+    """Calls the losses without Keras's cast of their values to the loss's dtype."""
+    with double_precision(dtype):
+        given = to_tensor(labels, labels.dtype.name)
+        calls = {
+            name: with_labels(build(name, dtype=dtype).call, given) for name in names
+        }
+    return value_and_vjp_each(calls, z, mode, dtype)
+
+
+def rounded(z, dtype):
+    return to_numpy(to_tensor(z, "float32" if dtype == "float64" else dtype))
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("kind", ["sparse", "soft"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes(dtype, kind):
+    z, labels = rounded(logits(), dtype), some_labels(kind)
+    names = SOME if dtype == "float64" else CASES
+    parts = values_and_vjps(names, labels.given, z, PLAIN, dtype)
+    assert_parts_equal_the_oracle(parts, labels.weights, z, dtype)
+
+
+def assert_parts_equal_the_oracle(parts, weights, z, dtype):
+    for name, part in parts.items():
+        if name != "Logit-clip":  # It returns the dtype of the logits.
+            expected = "float64" if dtype == "float64" else "float32"
+            assert part.value.dtype == expected, name
+    values, gradients = (
+        {name: expected(name, weights, z) for name in parts}
+        for expected in (expected_values, expected_gradient)
+    )
+    assert_values_close(parts, values, dtype)
+    assert_gradients_close(parts, gradients, dtype)
+
+
+# Compiled.
+
+# One case of each class, and those that take other branches.
+BRANCHES = ("Bootstrap-hard", "Bi-tempered-log", "Bi-tempered-slight", "Forward-zeros")
+EACH_CLASS = [*{case.loss: name for name, case in reversed(CASES.items())}.values()]
+EACH_BRANCH = sorted({*EACH_CLASS, *BRANCHES} & {*CASES} - {"Bi-tempered"})
+# What compilers make of these is their subject. PyTorch's takes a second for each of
+# them; the others go the way to it.
+WITH_NUMERICS = ("GCE", "Focal", "AGCE", "AUL", "JS", "Bi-tempered-slight", "LogitNorm")
+SOME_BRANCHES = sorted({*WITH_NUMERICS, *KINDS_OF_LOSSES} & {*CASES})
+Sweep = namedtuple("Sweep", "mode dtype kind names")
+if BACKEND == "torch":
+    OTHERS = sorted({*EACH_BRANCH} - {*WITH_NUMERICS})
+    SWEEPS = [
+        Sweep(COMPILED, "float32", "sparse", WITH_NUMERICS),
+        Sweep(COMPILED, "float16", "soft", ("GCE", "NCE")),
+        Sweep("aot_eager", "float32", "sparse", OTHERS),
+    ]
+elif BACKEND == "tensorflow":
+    SWEEPS = [
+        Sweep("graph", "float32", "sparse", EACH_BRANCH),
+        Sweep("xla", "float32", "sparse", KINDS_OF_LOSSES),
+        Sweep("xla", "float32", "soft", SOME_BRANCHES),
+        Sweep("xla", "float16", "soft", KINDS_OF_LOSSES),
+    ]
+elif BACKEND == "jax":
+    SWEEPS = [
+        Sweep("jit", "float32", "sparse", EACH_BRANCH),
+        Sweep("jit", "float32", "soft", SOME_BRANCHES),
+        Sweep("jit", "float16", "soft", KINDS_OF_LOSSES),
+    ]
+else:
+    SWEEPS = []
+
+
+# Of PyTorch's compiler itself: about each autograd function, and what it imports.
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+@pytest.mark.gradients
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda sweep: "-".join(sweep[:3]))
+def test_compiled(sweep):
+    """With class ids: ordinary rows, extreme ones, and one whose label is no class."""
+    mode, dtype, kind, names = sweep
+    z, labels = rounded(logits(), dtype), some_labels(kind)
+    given, weights = labels
+    if kind == "sparse":
+        z = np.concatenate([z, very_sure_logits()[[0, 2, 4]], z[:1]])
+        given = np.concatenate([given, np.int32([0, 0, 0, 10])])
+        weights = np.concatenate([weights, np.eye(10, dtype="float32")[[0, 0, 0, 0]]])
+    parts = values_and_vjps(names, given, z, mode, dtype)
+    ordinary = {
+        name: type(part)(part.value[:6], part.gradient[:6])
+        for name, part in parts.items()
+    }
+    assert_parts_equal_the_oracle(ordinary, weights[:6], z[:6], dtype)
+    if kind == "sparse":
+        extreme = {
+            name: type(part)(part.value[6:9], part.gradient[6:9])
+            for name, part in parts.items()
+        }
+        values = {name: expected_values(name, weights[6:9], z[6:9]) for name in parts}
+        assert_extreme_values_close(extreme, values)
+        for name, part in parts.items():
+            assert np.isfinite(extreme[name].gradient).all(), name
+            assert_is_no_number(name, part, z, [9])
+
+
+# Layouts.
+
+Layout = namedtuple("Layout", "shape axis")
+LAYOUTS = {"sequence": Layout((2, 3, 10), -1), "channels-first": Layout((2, 10, 3), 1)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts(layout, kind):
+    z = logits(*layout.shape)
+    rows = np.moveaxis(z, layout.axis, -1)
+    labels = some_labels(kind, rows.shape[:-1])
+    given = labels.given
+    if given.ndim == 3:
+        given = np.moveaxis(given, -1, layout.axis)
+    values = apply_each(functions(given, QUICK, axis=layout.axis), z)
+    assert_equal_the_oracle(values, labels.weights, rows)
+
+
+def assert_equal_the_oracle(values, weights, z, rtol=RTOL["float32"]):
+    expected = {name: expected_values(name, weights, z) for name in values}
+    assert_all_close(values, expected, lambda _, e: rtol * np.abs(e) + 0.2 * rtol)
+
+
+# Probabilities.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_of_probabilities(kind):
+    z, labels = logits(), some_labels(kind)
+    p = np.exp(oracle.log_softmax(z))
+    losses = functions(labels.given, OF_PROBABILITIES, from_logits=False)
+    assert_equal_the_oracle(apply_each(losses, p), labels.weights, z)
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_of_probabilities_in_float64(kind):
+    z, labels = logits(), some_labels(kind)
+    p = np.exp(oracle.log_softmax(z))
+    names = [name for name in SOME if name in OF_PROBABILITIES]
+    with double_precision("float64"):
+        losses = functions(labels.given, names, from_logits=False, dtype="float64")
+    values = apply_each(losses, p, dtype="float64")
+    assert_equal_the_oracle(values, labels.weights, z, RTOL["float64"])
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("kind", ["sparse", "soft"])
+def test_gradients_through_a_softmax(kind):
+    z, labels = logits(), some_labels(kind)
+    losses = functions(labels.given, OF_PROBABILITIES, from_logits=False)
+    parts = value_and_vjp_each(
+        {name: after_softmax(loss) for name, loss in losses.items()}, z, PLAIN
+    )
+    actual = {name: part.gradient for name, part in parts.items()}
+    expected = {name: expected_gradient(name, labels.weights, z) for name in parts}
+    assert_all_close(actual, expected, lambda _, e: 1e-4 * np.abs(e) + 1e-6)
+
+
+def after_softmax(loss):
+    return lambda z: loss(keras.ops.softmax(z))
+
+
+@pytest.mark.gradients
+def test_probabilities_of_zero_and_one():
+    """And a little more than one, as a softmax in float32 returns."""
+    p = np.zeros((6, 10), "float32")
+    p[::2, 0] = 1
+    p[1::2, 0] = np.nextafter(np.float32(1), 2)
+    ids = np.int32([0, 0, 1, 1, 9, 9])
+    losses = functions(ids, OF_PROBABILITIES, from_logits=False)
+    for name, part in value_and_vjp_each(losses, p, PLAIN).items():
+        assert np.isfinite(part.value).all(), name
+        assert np.isfinite(part.gradient).all(), name
+        np.testing.assert_array_equal(part.value[::2], part.value[1::2], err_msg=name)
+
+
+# Extreme logits.
+
+
+def sure_logits(margin):
+    """Rows whose label is 0: most wrong, all wrong, most right."""
+    z = np.zeros((3, 10), "float32")
+    z[0, 0], z[0, 1] = -margin / 2, margin / 2
+    z[1] = margin / 2
+    z[1, 0] = -margin / 2
+    z[2] = -margin / 2
+    z[2, 0] = margin / 2
+    return z
+
+
+def very_sure_logits():
+    """Rows that are sure of the label 0, of another class, and of neither."""
+    z = logits()
+    z[0, 0] = 1e4
+    z[1, 3] = 1e4
+    z[2], z[2, 3] = -1e4, 1e4
+    z[3], z[3, 0] = 1e4, -1e4
+    z[4] = 1e4
+    z[5] *= 3000
+    return z
+
+
+EXTREME = np.concatenate(
+    [*map(sure_logits, (20.0, 50.0, 80.0, 2e4)), very_sure_logits()]
+)
+EXTREME_LABELS = {
+    "sparse": np.zeros(6, "int32"),
+    "one-hot": np.tile(np.eye(10, dtype="float32")[0], (6, 1)),
+    "soft": np.tile(np.float32([0.5, 0.25, 0.25, *[0] * 7]), (6, 1)),
+}
+
+
+def in_batches(losses, z):
+    """Values and gradients of more rows, six at a time."""
+    batches = [value_and_vjp_each(losses, part, PLAIN) for part in np.split(z, 3)]
+    return {name: joined([batch[name] for batch in batches]) for name in losses}
+
+
+def joined(parts):
+    values, gradients = zip(*parts, strict=True)
+    together = None if gradients[0] is None else np.concatenate(gradients)
+    return type(parts[0])(np.concatenate(values), together)
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("kind", EXTREME_LABELS)
+def test_extreme_logits(kind):
+    z, labels = EXTREME, EXTREME_LABELS[kind]
+    weights = EXTREME_LABELS["one-hot" if kind == "sparse" else kind][:1]
+    weights = np.tile(weights, (len(z), 1))
+    parts = in_batches(functions(labels), z)
+    values, gradients = (
+        {name: expected(name, weights, z) for name in parts}
+        for expected in (expected_values, expected_gradient)
+    )
+    assert_extreme_values_close(parts, values)
+    actual = {name: part.gradient for name, part in parts.items()}
+    assert_all_close(actual, gradients, allowed_where_extreme)
+    if kind != "soft":
+        assert_labels_are_pulled(actual, gradients)
+
+
+def assert_extreme_values_close(parts, expected):
+    assert_all_close(
+        {name: part.value for name, part in parts.items()},
+        expected,
+        lambda name, values: 1e-5 * np.abs(values) + 1e-6 * scale_of(name),
+    )
+
+
+def allowed_where_extreme(name, gradients):
+    largest = np.abs(gradients).max(-1, keepdims=True)
+    return rtol_where_extreme(name, 2e-5) * largest + 1e-6 * scale_of(name)
+
+
+def scale_of(name):
+    bound = CASES[name].bound
+    return 1 if bound in (None, INF) else max(1, bound)
+
+
+def rtol_where_extreme(name, rtol):
+    # Of logarithms of probabilities of -20,000, the last place is 0.002.
+    return 2e-3 if name == "Forward-zeros" else rtol
+
+
+def assert_labels_are_pulled(actual, expected):
+    """However small the probability."""
+    assert_all_close(
+        {name: pulls(name, gradient) for name, gradient in actual.items()},
+        {name: pulls(name, gradient) for name, gradient in expected.items()},
+        lambda name, pull: (
+            rtol_where_extreme(name, 1e-3) * np.abs(pull) + np.finfo("float32").tiny
+        ),
+    )
+
+
+def pulls(name, gradient):
+    """The label's entry, of the rows that are sure of another class."""
+    wrong = EXTREME.argmax(-1) != 0
+    if name == "LogitNorm":
+        # Nothing that lies along the logits pulls there: not in the first rows.
+        wrong[: -len(very_sure_logits())] = False
+    return gradient[wrong, 0]
+
+
+# Most bounds are reached where the probability of the label is zero. Some are those of
+# directions of the logits or of another label, and heavy tails have no zero.
+NOT_REACHED = (
+    "Bi-tempered",
+    "Bi-tempered-strong",
+    "Forward",
+    "LogitNorm",
+    "Logit-clip",
+    "Sum",
+)
+
+
+BOUND_RTOL = 2e-6 if BACKEND == "openvino" else 1e-6  # Its `log_sigmoid` rounds more.
+
+
+def test_values_are_bounded():
+    z = np.concatenate([EXTREME, logits(18, 10)])
+    # OpenVINO compiles for each batch.
+    count = 1 if BACKEND == "openvino" else 6
+    losses = functions(np.zeros(len(z) // count, "int32"))
+    batches = [apply_each(losses, part) for part in np.split(z, count)]
+    for name in losses:
+        bound = CASES[name].bound
+        values = np.concatenate([batch[name] for batch in batches])
+        if bound == INF:
+            assert values.max() > 1000, name
+        elif bound is not None:
+            assert (values >= -1e-6).all(), name
+            assert (values <= bound * (1 + BOUND_RTOL)).all(), name
+        if bound not in (1, None, INF) and name not in NOT_REACHED:
+            np.testing.assert_allclose(
+                values.max(), bound, rtol=BOUND_RTOL, err_msg=name
+            )
+
+
+# Labels that are no class, and labels of the wrong shape.
+
+IDS = np.int32([3, -1, 9, 10, 1_000_000, 0])
+INVALID = [1, 3, 4]
+
+
+def test_invalid_class_ids_give_nan():
+    z = logits()
+    parts = value_and_vjp_each(functions(IDS), z, PLAIN)
+    for name, part in parts.items():
+        assert np.isfinite(np.delete(part.value, INVALID)).all(), name
+        if not INFERENCE_ONLY:
+            assert np.isfinite(np.delete(part.gradient, INVALID, 0)).all(), name
+        assert_is_no_number(name, part, z, INVALID)
+
+
+def assert_is_no_number(name, part, z, rows):
+    assert np.isnan(part.value[rows]).all(), name
+    if not INFERENCE_ONLY:
+        # Logits that are clipped have no gradient, whatever the loss.
+        free = (np.abs(z[rows]) <= 1.5) | (name != "Value-clip")
+        assert np.isnan(part.gradient[rows][free]).all(), name
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (6, 9), (6, 10, 1)], ids=str)
+@pytest.mark.parametrize("name", KINDS_OF_LOSSES)
+def test_labels_of_the_wrong_shape(name, shape):
+    with pytest.raises(ValueError, match="Expected labels.*Received: y_true.shape="):
+        build(name).call(np.zeros(shape, "int32"), to_tensor(logits()))
+
+
+# As a Keras loss.
+
+REDUCTIONS = {
+    "none": lambda values, weights: values * weights,
+    "sum": lambda values, weights: (values * weights).sum(),
+    "sum_over_batch_size": lambda values, weights: (values * weights).mean(),
+    "mean_with_sample_weight": lambda values, weights: (
+        (values * weights).sum() / weights.sum()
+    ),
+}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", [*KINDS_OF_LOSSES, "Value-clip"])
+def test_reductions_and_sample_weights(name, reduction):
+    z, labels = logits(), some_labels("sparse")
+    weights = np.float32([0.5, 0, 2, 1, 3, 0.25])
+    loss = build(name, reduction=reduction)
+    value = to_numpy(loss(labels.given, z, sample_weight=weights))
+    expected = REDUCTIONS[reduction](expected_values(name, labels.weights, z), weights)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "soft"])
+def test_inside_logit_clip(kind):
+    z, labels = logits(), some_labels(kind)
+    given = to_tensor(labels.given, labels.given.dtype.name)
+    clipped = {
+        name: LogitClipLoss(
+            build(name, reduction="sum_over_batch_size"), 1.5, reduction="none"
+        )
+        for name in QUICK
+    }
+    values = apply_each({k: with_labels(v, given) for k, v in clipped.items()}, z)
+    assert_equal_the_oracle(values, labels.weights, oracle.clip(z, 1.5, 2))
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("name", ["GCE", "NCE"])
+def test_training_in_mixed_precision(name):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    before = to_numpy(model.layers[0].kernel)
+    model.compile("sgd", CASES[name].loss(**arguments(name)), run_eagerly=True)
+    # The first steps may only find a scale at which float16 does not overflow.
+    history = model.fit(logits(6, 8), some_labels("sparse").given, epochs=4, verbose=0)
+    after = to_numpy(model.layers[0].kernel)
+    assert np.isfinite(history.history["loss"]).all()
+    assert np.isfinite(after).all()
+    assert (before != after).any()
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 256), ("float16", 2048)])
+def test_class_ids_that_the_dtype_cannot_hold(dtype, limit):
+    loss = build("GCE", dtype=dtype)
+    z = np.zeros((2, limit + 1), "float32")
+    with pytest.raises(ValueError, match=f"more than {limit} classes"):
+        loss(np.array([0, limit]), z)
+    assert np.isfinite(to_numpy(loss(np.array([0, limit - 1]), z[:, :limit]))).all()
+
+
+# Tensors of JAX and NumPy take no attributes.
+@pytest.mark.skipif(BACKEND in ("jax", "numpy"), reason="Keras leaves no mark there")
+@pytest.mark.parametrize("name", [*KINDS_OF_LOSSES, "Bi-tempered"])
+def test_probabilities_are_refused_where_keras_marks_them(name):
+    probabilities = keras.activations.softmax(to_tensor(logits()))
+    with pytest.raises(ValueError, match="Expected logits. Received: probabilities"):
+        build(name).call(to_tensor(some_labels("sparse").given), probabilities)

@@ -1,0 +1,130 @@
+"""What TensorFlow's graphs make of batches that are worth a compiler."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_logitclip import ops
+from tests import oracle
+from tests.cross_entropy_oracle import Case
+from tests.cross_entropy_oracle import assert_equal_the_oracle
+from tests.cross_entropy_oracle import expected_loss_and_gradient
+from tests.cross_entropy_oracle import fused
+from tests.cross_entropy_oracle import wild_logits
+from tests.oracle import assert_rows_close
+from tests.running import to_numpy
+from tests.running import to_tensor
+from tests.running import value_and_vjp
+from tests.samples import logits
+from tests.samples import some_labels
+
+# Of float32, more than 4 MiB, from which on it may pay to compile a known shape.
+LARGE = (24, 50_000)
+# And more than 16 MiB, from which on it may pay to compute terms twice.
+VERY_LARGE = (34, 128_000)
+
+
+@pytest.mark.parametrize("rows", ["ordinary", "wild"])
+def test_large_batches(rows):
+    z = logits(*LARGE) if rows == "ordinary" else wild_logits(LARGE[1], LARGE[0])
+    cases = {f"{kind}, tau={tau}": Case(some_labels(kind, LARGE[:1], LARGE[1]), tau)
+             for kind, tau in (("sparse", 1.0), ("sparse", 100.0), ("soft", 1.0),
+                               ("unnormalized", 100.0))}  # fmt: skip
+    for name, case in cases.items():  # One after the other: together they are larger.
+        upstream = np.random.default_rng(1).normal(size=LARGE[0])
+        assert_equal_the_oracle({name: case}, z, "graph", upstream)
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("kind", ["sparse", "soft"])
+def test_very_large_batches(kind, mode):
+    cases = {kind: Case(some_labels(kind, VERY_LARGE[:1], VERY_LARGE[1]), 1.0)}
+    upstream = np.random.default_rng(1).normal(size=VERY_LARGE[0])
+    z = wild_logits(VERY_LARGE[1], VERY_LARGE[0])
+    assert_equal_the_oracle(cases, z, mode, upstream)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_clipping_of_large_batches(dtype):
+    shape = LARGE if dtype == "float32" else (48, 50_000)
+    z, upstream = (to_numpy(to_tensor(logits(*shape, seed=i), dtype)) for i in (0, 1))
+    z[1] /= 1000
+    value, gradient = value_and_vjp(
+        lambda z: ops.logit_clip(z, 2.5), z, upstream, "graph", dtype
+    )
+    rtol = {"float32": 1e-6, "float16": 5e-4}[dtype]
+    spacing = {"float32": 0, "float16": 2.0**-24}[dtype]  # Of its subnormal numbers.
+    assert_rows_close(value, oracle.clip(z, 2.5, 2), rtol, atol=spacing)
+    expected = oracle.clip_vjp(z, upstream, 2.5, 2)
+    assert_rows_close(gradient, expected, rtol, atol=spacing)
+    np.testing.assert_array_equal(gradient[1], upstream[1])
+
+
+def xla_functions_in(function):
+    """How many functions of a graph TensorFlow gives to XLA."""
+    graph = function.get_concrete_function(tf.TensorSpec(LARGE)).graph
+    functions = graph.as_graph_def().library.function
+    return sum(function.attr["_XlaMustCompile"].b for function in functions)
+
+
+def test_only_gradients_are_compiled_inside_of_graphs():
+    """Not every format to which clipped values are exported takes such functions."""
+
+    @tf.function
+    def clip(z):
+        return ops.logit_clip(z, 2.5)
+
+    @tf.function
+    def gradient(z):
+        return tf.gradients(ops.logit_clip(z, 2.5), z)
+
+    assert xla_functions_in(clip) == 0
+    assert xla_functions_in(gradient) > 0
+
+
+FUNCTIONS = {
+    "clip": lambda z, y: y * keras.ops.cast(ops.logit_clip(z, 1.5), "float32"),
+    "cross-entropy": lambda z, y: fused(y, 1.0)(z),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_derivatives_of_large_batches(function, dtype):
+    """Of labels, of half precision and of second order, as outside of graphs."""
+    shape = LARGE if dtype == "float32" else (48, 50_000)
+    z, y = to_tensor(logits(*shape), dtype), to_tensor(logits(*shape, seed=1))
+
+    def derivatives(z, y):
+        with tf.GradientTape() as outer:
+            outer.watch(z)
+            with tf.GradientTape() as inner:
+                inner.watch([z, y])
+                total = keras.ops.sum(function(z, y))
+            gradients = inner.gradient(total, [z, y])
+        return [*gradients, outer.gradient(gradients[0], z)]
+
+    expected = derivatives(z, y)
+    rtol = {"float32": 2e-6, "float16": 1e-3}[dtype]
+    for ours, eager in zip(tf.function(derivatives)(z, y), expected, strict=True):
+        assert ours.dtype == eager.dtype
+        atol = rtol * np.abs(to_numpy(eager)).max()
+        np.testing.assert_allclose(to_numpy(ours), to_numpy(eager), 0, atol)
+
+
+@pytest.mark.parametrize("rows", [24, None], ids=("known", "unknown"))
+def test_graphs_of_any_batch_size(rows):
+    """A graph that does not know it serves every batch."""
+
+    @tf.function(input_signature=[tf.TensorSpec((rows, LARGE[1]))])
+    def gradient(z):
+        ids = keras.ops.zeros(keras.ops.shape(z)[0], "int32")
+        return tf.gradients(fused(ids, 1.0)(z), z)[0]
+
+    for size in (rows,) if rows else (24, 3):
+        z = logits(size, LARGE[1])
+        weights = np.zeros_like(z)
+        weights[:, 0] = 1
+        _, expected = expected_loss_and_gradient(weights, z, 1.0, np.ones(size))
+        assert_rows_close(to_numpy(gradient(to_tensor(z))), expected, 1e-6)
