@@ -1,5 +1,4 @@
 import re
-import subprocess
 import sys
 
 import pytest
@@ -7,6 +6,7 @@ import pytest
 from keras_logitclip import bounds
 from keras_logitclip.__main__ import PAPER_GRID
 from keras_logitclip.__main__ import main
+from tests import subprocesses
 
 pytestmark = pytest.mark.once
 
@@ -74,6 +74,4 @@ def test_incomplete_commands_show_the_usage(arguments, capsys):
 def test_the_module_runs():
     command = [sys.executable, "-m", "keras_logitclip", "tau"]
     command += ["--classes", "10", "--noise-rate", "0.4"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "tau = 2.469 is the smallest" in result.stdout
+    assert "tau = 2.469 is the smallest" in subprocesses.run_well(command)

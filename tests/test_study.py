@@ -477,6 +477,20 @@ def test_a_complete_study_trains_nothing(finished, count_trainings):
 
 
 @pytest.mark.gradients
+def test_each_seed_has_noise_and_a_training_of_its_own():
+    loaded = load(epochs=1, seeds=2, noise=[{"kind": "symmetric", "rate": 0.4}])
+    data = load_data(loaded, None)
+    records = run(loaded)
+    assert [record["seed"] for record in records] == [0, 1]
+    for record, cell in zip(records, loaded.cells, strict=True):
+        noisy = make_noise(loaded, data, cell.noise, cell.seed, None)
+        np.testing.assert_allclose(record["transition"], noisy.transition, atol=1e-6)
+    one, other = records
+    assert one["transition"] != other["transition"]
+    assert one["epochs"]["loss"] != other["epochs"]["loss"]
+
+
+@pytest.mark.gradients
 def test_the_progress_bar_counts_epochs(finished, capsys):
     folder, _ = finished
     loaded = study.load(folder / "small.toml")

@@ -42,7 +42,8 @@ def build_model(*layers, inputs=4, outputs=4):
 
 
 def search(x=X, y=NOISY.labels, **arguments):
-    arguments = {"build_model": build_model, "epochs": 12, "verbose": False} | arguments
+    # Few epochs: each of them is written to the database.
+    arguments = {"build_model": build_model, "epochs": 2, "verbose": False} | arguments
     return tuning.search_tau(x=x, y=y, **arguments)
 
 
@@ -131,10 +132,10 @@ def pretended(monkeypatch):
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_search_of_the_whole_grid(pretended, seeds):
-    found = search(epochs=60, seeds=seeds, clean_data=(X, LABELS))
+    found = search(epochs=5, seeds=seeds, clean_data=(X, LABELS))
     assert found.best_tau == pytest.approx(2 / 3)
-    assert found.epochs_spent == 60 * len(pretended.trained)
-    assert found.cost == found.epochs_spent / 60 == 2 + 2 * seeds
+    assert found.epochs_spent == 5 * len(pretended.trained)
+    assert found.cost == found.epochs_spent / 5 == 2 + 2 * seeds
     assert [row["tau"] for row in found.rows] == sorted(r["tau"] for r in found.rows)
     assert sorted(row["seeds"] for row in found.rows) == [1, 1, seeds, seeds]
     assert all(r["clean_accuracy"] == 2 * r["accuracy"] for r in found.rows)
@@ -248,7 +249,7 @@ def test_no_two_processes_take_the_same_trial(tmp_path):
     assert sorted(number for part in taken for number in part) == list(range(trials))
 
 
-@pytest.mark.parametrize("epoch", [1, 12], ids=("while-training", "at-the-end"))
+@pytest.mark.parametrize("epoch", [1, 2], ids=("while-training", "at-the-end"))
 def test_a_training_that_was_taken_for_dead(epoch, monkeypatch):
     pretended, killed = Pretended(), []
 
@@ -274,7 +275,7 @@ def test_a_training_that_was_taken_for_dead(epoch, monkeypatch):
 
 
 OTHER_SETTINGS = {
-    "epochs": {"epochs": 13},
+    "epochs": {"epochs": 3},
     "taus": {"taus": [1.0, 2.0]},
     "loss": {"loss": losses.GeneralizedCrossEntropy()},
     "optimizer": {"optimizer": keras.optimizers.Adam(0.1)},
@@ -295,7 +296,7 @@ def test_a_study_with_other_settings_is_refused(name, pretended):
 
 def test_storage_by_url(pretended, tmp_path):
     search(storage="sqlite:///elsewhere.db", study_name="any name/at all")
-    search(storage="sqlite:///elsewhere.db", study_name="another", epochs=13)
+    search(storage="sqlite:///elsewhere.db", study_name="another", epochs=3)
     names = optuna.get_all_study_names("sqlite:///elsewhere.db")
     assert sorted(names) == ["another", "any name/at all"]
 
@@ -305,7 +306,7 @@ def test_progress_bar(verbose, pretended, capsys):
     search(verbose=verbose)
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert ("48/48" in printed.err) == verbose
+    assert ("8/8" in printed.err) == verbose
     assert verbose or not printed.err
 
 
@@ -317,6 +318,7 @@ def test_plot(pretended):
     labels = ax.get_legend_handles_labels()[1]
     assert labels == ["noisy labels", "clean labels"]
     assert search(study_name="other").plot(ax) is ax
+    matplotlib.pyplot.close(ax.figure)
 
 
 def test_optuna_is_optional(monkeypatch):

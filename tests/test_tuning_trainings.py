@@ -1,4 +1,4 @@
-"""Searches whose trainings are real ones, on each backend."""
+"""Searches whose trainings are real ones: one on each backend, the rest once."""
 
 import keras
 import numpy as np
@@ -20,11 +20,16 @@ TRAINING, TEST = slice(0, 1400), slice(1400, None)
 NOISY = noise.symmetric(LABELS[TRAINING], 0.4, 10, seed=0)
 
 
-def build_model():
-    return keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+def build_model(*hidden):
+    return keras.Sequential([keras.Input((64,)), *hidden, keras.layers.Dense(10)])
 
 
-def search(tmp_path, **arguments):
+def build_random_model():
+    """With dropout: what a training draws at random shows in its scores."""
+    return build_model(keras.layers.Dense(32, "relu"), keras.layers.Dropout(0.5))
+
+
+def search(tmp_path, build_model=build_model, **arguments):
     return tuning.search_tau(
         build_model,
         X[TRAINING],
@@ -38,17 +43,30 @@ def search(tmp_path, **arguments):
 
 def test_the_same_twice(tmp_path):
     def optimizer(steps):
-        schedule = keras.optimizers.schedules.CosineDecay(0.5, steps)
+        schedule = keras.optimizers.schedules.CosineDecay(0.1, steps)
         return keras.optimizers.SGD(schedule, momentum=0.9)
 
+    settings = {"taus": [0.5], "epochs": 10, "optimizer": optimizer}
     first, second = (
-        search(tmp_path, study_name=name, taus=[0.5], epochs=2, optimizer=optimizer)
+        search(tmp_path, build_random_model, study_name=name, **settings)
         for name in ("a", "b")
     )
     assert first.rows == second.rows
-    assert first.epochs_spent == 2
+    assert first.epochs_spent == 10
+    assert first.rows[0]["clean_accuracy"] > 0.3
 
 
+@pytest.mark.once
+def test_a_training_is_the_same_whatever_was_trained_before(tmp_path):
+    def rows(*taus):
+        name = str(taus)
+        storage = {"study_name": name, "taus": taus, "epochs": 2}
+        return search(tmp_path, build_random_model, **storage).rows
+
+    assert rows(0.5, 1.0) == rows(0.5) + rows(1.0)
+
+
+@pytest.mark.once
 def test_digits_find_a_sensible_threshold(tmp_path):
     found = search(
         tmp_path,
