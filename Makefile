@@ -1,29 +1,41 @@
-# make test    the test suite, on every backend (BACKEND=jax: on that one)
-# make demo    the quickstart (BACKEND=jax or torch instead of tensorflow)
-# make matrix  the test suite with the oldest supported Keras, then with the newest
-# make bench   speed and memory against plain cross-entropy (about half an hour)
-# make lint    style checks; make format repairs what it can
-# make build   the wheel, installed and imported from another folder
-# make clean   removes what these create
+# Minutes are those of two cores after the installation.
+#
+# make test               what every change has to pass (8 minutes)
+# make test BACKEND=jax   the same on one backend, and what depends on none (6)
+# make test-all           all that follows, too (35)
+# make test-groups        the groups, each of which can be run alone (10):
+# make test-openvino        inference on Keras's OpenVINO backend (3)
+# make test-export          checkpoints, exported and quantized models (2)
+# make test-tools           scikit-learn, KerasTuner, TensorBoard, cleanlab, KerasHub (2)
+# make test-distribution    several devices and processes; all backends agree (3)
+# make test-processes       searches and studies that are killed and go on (5)
+# make test-examples        the examples, the README's code, the benchmarks' command (2)
+# make test-oldest        make test with the oldest versions that are supported (9)
+# make test-newest        make test with the newest Keras (9)
+# make demo               the quickstart (BACKEND=jax or torch instead of tensorflow)
+# make bench              speed and memory against plain cross-entropy (half an hour)
+# make lint               style checks; make format repairs what it can
+# make build              the wheel, installed and imported from another folder
+# make clean              removes what these create
 
 PYTHON ?= python3
 VENV := .venv
-BACKENDS := torch jax tensorflow
-# These only infer: the tests that need gradients are deselected.
-INFERENCE_BACKENDS := openvino numpy
-# OpenVINO compiles whatever is computed. What combines functions that it is tested
-# with is left to the other backends.
-NOT_ON_OPENVINO := loss_bounds presets study_models tuning
-TESTS := $(addprefix test-,$(BACKENDS) $(INFERENCE_BACKENDS))
+# Those that train.
+BACKENDS := tensorflow jax torch
+# In the order in which two at a time end first.
+TESTS := $(if $(BACKEND),test-$(BACKEND) test-once,\
+	test-jax test-tensorflow test-once test-torch test-numpy)
+GROUPS := $(addprefix test-,processes tools examples distribution openvino export)
 DEMO_BACKEND := $(or $(BACKEND),tensorflow)
 DEMO_VENV := .venv-demo-$(DEMO_BACKEND)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 # The tests' tensors are small; more threads only wait for each other there.
-test: export OMP_NUM_THREADS ?= 1
+test%: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help test test-across test-once $(TESTS) matrix demo bench lint format build clean
+.PHONY: help test test-all test-groups test-once test-numpy $(BACKENDS:%=test-%)
+.PHONY: $(GROUPS) test-oldest test-newest demo bench lint format build clean
 help:
 	@grep '^# make' Makefile | cut -c3-
 
@@ -46,32 +58,60 @@ KERAS_BACKEND=$(1) $(VENV)/bin/python -m benchmarks.clipped_cross_entropy
 
 endef
 
-# Two at a time, for a test takes one core; the longest first.
-test: $(VENV)/installed
-	@echo "Tests run on two backends at a time; each prints its results when it is done."
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going $(if $(BACKEND),test-$(BACKEND),$(TESTS) test-across) test-once
+# Without the groups, which are folders of tests.
+CORE := tests --ignore-glob='tests/*/*'
 
-$(TESTS): test-%: $(VENV)/installed
-	KERAS_BACKEND=$* $(PYTEST) --ignore=tests/across \
-	$(if $(filter openvino,$*),$(NOT_ON_OPENVINO:%=--ignore=tests/test_%.py)) \
-	-m 'not once$(if $(filter $*,$(INFERENCE_BACKENDS)), and not gradients)'
+# Two targets at a time, because a test takes one core.
+IN_PAIRS = $(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going
+
+test: $(VENV)/installed
+	@echo "Two backends are tested at a time. Each prints its results at its end."
+	@$(IN_PAIRS) $(TESTS)
+
+test-all: test test-groups test-oldest test-newest
+
+test-groups: $(VENV)/installed
+	@echo "Two groups are tested at a time. Each prints its results at its end."
+	@$(IN_PAIRS) $(GROUPS)
+
+$(BACKENDS:%=test-%) test-numpy test-openvino: test-%: $(VENV)/installed
+	KERAS_BACKEND=$* $(PYTEST) $(CORE) -m 'not once'
 
 # What depends on no backend, on one that trains without compiling.
 test-once: $(VENV)/installed
-	KERAS_BACKEND=torch $(PYTEST) --ignore=tests/across -m once
+	KERAS_BACKEND=torch $(PYTEST) $(CORE) -m once
 
-test-across: $(VENV)/installed
-	$(PYTEST) tests/across
+# Runs a folder of tests under each backend in turn, also after a failure.
+define on_backends
+@failed=; for backend in $(or $(BACKEND),$(1)); do \
+	echo "$@, $$backend"; \
+	if [ $$backend = torch ]; then marks=; else marks='not once'; fi; \
+	KERAS_BACKEND=$$backend $(PYTEST) $(@:test-%=tests/%) -m "$$marks" || failed=1; \
+done; test -z "$$failed"
+endef
+
+test-export: $(VENV)/installed
+	$(call on_backends,$(BACKENDS) numpy openvino)
+
+test-tools test-examples: $(VENV)/installed
+	$(call on_backends,$(BACKENDS))
+
+# These start processes of every backend.
+test-distribution test-processes: $(VENV)/installed
+	KERAS_BACKEND=torch $(PYTEST) $(@:test-%=tests/%)
 
 # The oldest versions that pyproject.toml allows, as far as their files are still
-# offered; and the newest Keras with the pinned versions of all else.
-matrix:
+# offered.
+test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt --upgrade pip
 	.venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt \
 	--group tensorflow --group jax --group torch --group test --editable '.[demo]'
 	touch .venv-oldest/installed
-	$(MAKE) test VENV=.venv-oldest INFERENCE_BACKENDS=numpy
+	$(MAKE) test VENV=.venv-oldest
+
+# The newest Keras, with the pinned versions of all else.
+test-newest:
 	$(PYTHON) -m venv .venv-newest
 	grep -v '^keras==' constraints.txt > .venv-newest/constraints.txt
 	.venv-newest/bin/pip install --quiet --constraint .venv-newest/constraints.txt --upgrade pip

@@ -5,16 +5,8 @@ cases, the functions that the workers `distribution_jax`, `distribution_tensorfl
 and `distribution_torch` share, and the comparisons.
 """
 
-import contextlib
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -23,19 +15,23 @@ import pytest
 from keras_logitclip import callbacks
 from keras_logitclip import metrics
 from keras_logitclip import noise
-from tests.across.worker import INPUTS
-from tests.across.worker import LOSSES as LOSS_FUNCTIONS
-from tests.across.worker import TARGETS
-from tests.across.worker import build_model
+from tests.distribution.worker import INPUTS
+from tests.distribution.worker import LOSSES as LOSS_FUNCTIONS
+from tests.distribution.worker import TARGETS
+from tests.distribution.worker import build_model
 from tests.running import KERAS_VERSION
+from tests.subprocesses import environment
+from tests.subprocesses import free_port
+from tests.subprocesses import run_together
 
-pytestmark = pytest.mark.skipif(
-    KERAS_VERSION < (3, 15),
-    reason="JAX 0.4.35, of the oldest Keras, lacks processes on a CPU",
-)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        KERAS_VERSION < (3, 15),
+        reason="JAX 0.4.35, of the oldest Keras, lacks processes on a CPU",
+    ),
+]
 
-REPOSITORY = Path(__file__).parents[2]
-TIMEOUT = 240
 PROCESSES = 2
 
 # In each pair, the first is computed together with the clipping.
@@ -145,66 +141,12 @@ def load(folder, run):
     return results
 
 
-def run_together(commands, environments, folder):
-    """Runs processes that need each other, and ends all of them with the first
-    that fails."""
-    logs = [folder / f"{index}.log" for index in range(len(commands))]
-    processes = []
-    try:
-        for command, environment, log in zip(commands, environments, logs, strict=True):
-            with log.open("w") as file:
-                process = subprocess.Popen(
-                    [sys.executable, *command],
-                    cwd=REPOSITORY,
-                    env={**os.environ, **environment},
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            processes.append(process)
-        codes = wait(processes)
-    finally:
-        for process in processes:
-            end_group(process)
-    output = "\n".join(log.read_text()[-5000:] for log in logs)
-    assert codes == len(codes) * [0], f"{codes}, after {TIMEOUT} s at most: {output}"
-
-
-def wait(processes):
-    """Returns how the processes ended: None for one that goes on."""
-    deadline = time.monotonic() + TIMEOUT
-    while True:
-        codes = [process.poll() for process in processes]
-        if any(codes) or None not in codes or time.monotonic() > deadline:
-            return codes
-        time.sleep(0.05)
-
-
-def end_group(process):
-    """Kills a process and those that it started, if any is left."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def environment_of(backend, **variables):
-    return {
-        "KERAS_BACKEND": backend,
-        "PYTHONPATH": str(REPOSITORY),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        **variables,
-    }
+    return environment(backend, CUDA_VISIBLE_DEVICES="-1", **variables)
 
 
 def start_jax(folder):
-    worker = ("-m", "tests.across.distribution_jax", str(folder))
+    worker = ("-m", "tests.distribution.distribution_jax", str(folder))
     port = str(free_port())
     flags = "--xla_force_host_platform_device_count="
     run_together(
@@ -220,7 +162,7 @@ def start_jax(folder):
 
 
 def start_tensorflow(folder):
-    worker = ("-m", "tests.across.distribution_tensorflow", str(folder))
+    worker = ("-m", "tests.distribution.distribution_tensorflow", str(folder))
     run_together([(*worker, "devices")], [environment_of("tensorflow")], folder)
     cluster = {"worker": [f"127.0.0.1:{free_port()}" for _ in range(PROCESSES)]}
     tasks = [{"type": "worker", "index": i} for i in range(PROCESSES)]
@@ -239,7 +181,7 @@ def start_tensorflow(folder):
 def start_torch(folder):
     port = str(free_port())
     run_together(
-        PROCESSES * [("-m", "tests.across.distribution_torch", str(folder))],
+        PROCESSES * [("-m", "tests.distribution.distribution_torch", str(folder))],
         [
             environment_of(
                 "torch",
@@ -294,11 +236,12 @@ def test_training(request, engine, run, loss):
         assert_same(found[name], expected[name], name)
 
 
+# Not of PyTorch's own modules, because the monitor watches Keras models.
 @pytest.mark.parametrize("loss", TRAINED)
-@pytest.mark.parametrize(("engine", "run"), CASES)
+@pytest.mark.parametrize(
+    ("engine", "run"), [case for case in CASES if case[1] != "fully-sharded"]
+)
 def test_monitor(request, engine, run, loss):
-    if run == "fully-sharded":
-        pytest.skip("PyTorch's own modules: the monitor watches Keras models")
     folder = request.getfixturevalue(f"{engine}_folder")
     expected, found = load(folder, "single")[loss], load(folder, run)[loss]
     assert max(expected["memorized"]) > 0
@@ -369,8 +312,7 @@ def test_fully_shard_does_not_see_the_variables_of_keras(torch_folder):
 def test_examples_run(engine, tmp_path):
     command = (f"examples/distributed_{engine}.py", "--epochs", "2")
     # The examples choose their backends themselves.
-    run_together([command], [environment_of("")], tmp_path)
-    output = (tmp_path / "0.log").read_text()
+    (output,) = run_together([command], [environment_of(None)], tmp_path)
     assert all(text in output for text in EXAMPLES[engine]), output
     accuracy = re.search(r"test accuracy: ([\d.]+)%", output)
     assert accuracy, output

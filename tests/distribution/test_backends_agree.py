@@ -3,42 +3,37 @@
 Every backend has to be installed; the current one does not matter.
 """
 
-import os
-import subprocess
 import sys
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.subprocesses import ROOT
+from tests.subprocesses import environment
+from tests.subprocesses import run_together
+from tests.subprocesses import run_well
+
+pytestmark = pytest.mark.timeout(600)
 
 BACKENDS = ("tensorflow", "jax", "torch")
 PAIRS = [(a, b) for a, b in permutations(BACKENDS, 2) if a < b]
 
 
-def run_worker(backend, task, folder):
-    subprocess.run(
-        [sys.executable, "-m", "tests.across.worker", task, str(folder)],
-        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        check=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("across")
-    for task in ("compute", "predict"):
-        for backend in BACKENDS:
-            run_worker(backend, task, folder)
+    folder = tmp_path_factory.mktemp("backends")
+    worker = ("-m", "tests.distribution.worker", str(folder), *BACKENDS)
+    run_together(3 * [worker], [*map(environment, BACKENDS)], folder)
     return folder
 
 
 def test_the_example_agrees():
-    subprocess.run(
-        [sys.executable, "examples/switch_backends.py", "--epochs", "1"],
-        cwd=Path(__file__).parents[2],
-        check=True,
-    )
+    command = [sys.executable, "examples/switch_backends.py", "--epochs", "1"]
+    printed = run_well(command, cwd=ROOT)
+    for backend in BACKENDS:
+        assert f"{backend}: " in printed
+    assert "Largest difference of the predictions between backends" in printed
 
 
 def load_pair(folder, pair):

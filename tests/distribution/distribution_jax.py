@@ -1,7 +1,7 @@
 """What `test_distribution` runs on JAX, in processes of their own.
 
-python -m tests.across.distribution_jax FOLDER devices          on eight devices
-python -m tests.across.distribution_jax FOLDER processes PORT ID   one of two
+python -m tests.distribution.distribution_jax FOLDER devices          on eight devices
+python -m tests.distribution.distribution_jax FOLDER processes PORT ID   one of two
 """
 
 import sys
@@ -13,19 +13,19 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
-from tests.across.test_distribution import BATCH_SIZE
-from tests.across.test_distribution import HLO_CLASSES
-from tests.across.test_distribution import HLO_ROWS
-from tests.across.test_distribution import LOSSES
-from tests.across.test_distribution import PROCESSES
-from tests.across.test_distribution import TRAINED
-from tests.across.test_distribution import fit
-from tests.across.test_distribution import labels_for
-from tests.across.test_distribution import local_part
-from tests.across.test_distribution import prepare
-from tests.across.test_distribution import save
-from tests.across.worker import INPUTS
-from tests.across.worker import LOSSES as LOSS_FUNCTIONS
+from tests.distribution.test_distribution import BATCH_SIZE
+from tests.distribution.test_distribution import HLO_CLASSES
+from tests.distribution.test_distribution import HLO_ROWS
+from tests.distribution.test_distribution import LOSSES
+from tests.distribution.test_distribution import PROCESSES
+from tests.distribution.test_distribution import TRAINED
+from tests.distribution.test_distribution import fit
+from tests.distribution.test_distribution import labels_for
+from tests.distribution.test_distribution import local_part
+from tests.distribution.test_distribution import prepare
+from tests.distribution.test_distribution import save
+from tests.distribution.worker import INPUTS
+from tests.distribution.worker import LOSSES as LOSS_FUNCTIONS
 
 AXES = ("batch", "model")
 

@@ -1,7 +1,7 @@
 """What `test_distribution` runs on TensorFlow, in processes of their own.
 
-python -m tests.across.distribution_tensorflow FOLDER devices   on two devices
-python -m tests.across.distribution_tensorflow FOLDER processes   one of two
+python -m tests.distribution.distribution_tensorflow FOLDER devices   on two devices
+python -m tests.distribution.distribution_tensorflow FOLDER processes   one of two
 
 The second one reads its place among the processes from TF_CONFIG.
 """
@@ -15,20 +15,20 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tests.across.test_distribution import BATCH_SIZE
-from tests.across.test_distribution import EPOCHS
-from tests.across.test_distribution import PROCESSES
-from tests.across.test_distribution import TRAINED
-from tests.across.test_distribution import fit
-from tests.across.test_distribution import labels_for
-from tests.across.test_distribution import local_part
-from tests.across.test_distribution import make_metrics
-from tests.across.test_distribution import monitor_once
-from tests.across.test_distribution import prepare
-from tests.across.test_distribution import save
-from tests.across.test_distribution import weights_of
-from tests.across.worker import INPUTS
-from tests.across.worker import LOSSES as LOSS_FUNCTIONS
+from tests.distribution.test_distribution import BATCH_SIZE
+from tests.distribution.test_distribution import EPOCHS
+from tests.distribution.test_distribution import PROCESSES
+from tests.distribution.test_distribution import TRAINED
+from tests.distribution.test_distribution import fit
+from tests.distribution.test_distribution import labels_for
+from tests.distribution.test_distribution import local_part
+from tests.distribution.test_distribution import make_metrics
+from tests.distribution.test_distribution import monitor_once
+from tests.distribution.test_distribution import prepare
+from tests.distribution.test_distribution import save
+from tests.distribution.test_distribution import weights_of
+from tests.distribution.worker import INPUTS
+from tests.distribution.worker import LOSSES as LOSS_FUNCTIONS
 
 
 def devices(folder):

@@ -1,7 +1,9 @@
 """What `test_backends_agree` runs under each backend, in a process of its own.
 
-python -m tests.across.worker compute FOLDER   losses, gradients, training, a model
-python -m tests.across.worker predict FOLDER   with the models of every backend
+python -m tests.distribution.worker FOLDER BACKEND ...
+
+Each process computes losses and gradients, and trains and saves a model. Then it waits
+for the models of the backends that are named, and predicts with all of them.
 """
 
 import sys
@@ -13,6 +15,7 @@ import numpy as np
 from keras_logitclip import LogitClip
 from keras_logitclip import LogitClipLoss
 from tests.running import value_and_vjp
+from tests.subprocesses import wait_for
 
 BACKEND = keras.config.backend()
 INF = float("inf")
@@ -70,11 +73,15 @@ def compute(folder: Path) -> None:
     for i, weight in enumerate(model.get_weights()):
         results[f"weights {i} after ten steps"] = weight
     np.savez(folder / f"{BACKEND}.npz", **results)
-    model.save(folder / f"{BACKEND}.keras")
+    model.save(folder / f"{BACKEND}-unfinished.keras")
+    # Under this name, it is there as a whole.
+    (folder / f"{BACKEND}-unfinished.keras").rename(folder / f"{BACKEND}.keras")
 
 
-def predict(folder: Path) -> None:
-    for path in sorted(folder.glob("*.keras")):
+def predict(folder: Path, backends: list[str]) -> None:
+    for backend in backends:
+        path = folder / f"{backend}.keras"
+        wait_for(path.exists, f"the model of {backend}")
         model = keras.saving.load_model(path, safe_mode=True)
         assert isinstance(model.loss, LogitClipLoss)
         np.save(
@@ -88,4 +95,6 @@ def predict(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"compute": compute, "predict": predict}[sys.argv[1]](Path(sys.argv[2]))
+    folder, *backends = sys.argv[1:]
+    compute(Path(folder))
+    predict(Path(folder), backends)

@@ -1,6 +1,6 @@
 """What `test_distribution` runs on PyTorch: one of the processes.
 
-python -m tests.across.distribution_torch FOLDER
+python -m tests.distribution.distribution_torch FOLDER
 
 RANK and the other variables of torchrun tell its place among them.
 """
@@ -17,20 +17,20 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from keras_logitclip import LogitClip
-from tests.across.test_distribution import BATCH_SIZE
-from tests.across.test_distribution import EPOCHS
-from tests.across.test_distribution import PROCESSES
-from tests.across.test_distribution import TRAINED
-from tests.across.test_distribution import labels_for
-from tests.across.test_distribution import local_part
-from tests.across.test_distribution import make_metrics
-from tests.across.test_distribution import monitor_once
-from tests.across.test_distribution import prepare
-from tests.across.test_distribution import save
-from tests.across.test_distribution import weights_of
-from tests.across.worker import INPUTS
-from tests.across.worker import KERNELS
-from tests.across.worker import LOSSES as LOSS_FUNCTIONS
+from tests.distribution.test_distribution import BATCH_SIZE
+from tests.distribution.test_distribution import EPOCHS
+from tests.distribution.test_distribution import PROCESSES
+from tests.distribution.test_distribution import TRAINED
+from tests.distribution.test_distribution import labels_for
+from tests.distribution.test_distribution import local_part
+from tests.distribution.test_distribution import make_metrics
+from tests.distribution.test_distribution import monitor_once
+from tests.distribution.test_distribution import prepare
+from tests.distribution.test_distribution import save
+from tests.distribution.test_distribution import weights_of
+from tests.distribution.worker import INPUTS
+from tests.distribution.worker import KERNELS
+from tests.distribution.worker import LOSSES as LOSS_FUNCTIONS
 
 RANK = int(os.environ["RANK"])
 

@@ -1,42 +1,38 @@
+"""The commands of the benchmarks."""
+
 import csv
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import BACKEND
+from tests.running import BACKEND
+from tests.subprocesses import ROOT
+from tests.subprocesses import run_well
 
-ROOT = Path(__file__).parents[1]
 # One that needs no compiler.
 MODE = {"tensorflow": "graph", "jax": "jit", "torch": "eager"}.get(BACKEND)
 
 
 def run(*arguments, script="clipped_cross_entropy"):
-    return subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{script}", *arguments],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    return run_well([sys.executable, "-m", f"benchmarks.{script}", *arguments])
 
 
 @pytest.mark.gradients
 def test_every_candidate_is_measured_and_reported(tmp_path):
     path = tmp_path / "results.csv"
     options = ["--shapes", "8x100", "--modes", MODE, "--rounds", "3", "--no-memory"]
-    run(*options, "--csv", str(path))
+    run(*options, "--csv", path)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     candidates = ["keras", "native", "fused", "clip", "formula"]
     assert [row["candidate"] for row in rows] == 2 * candidates  # Of two dtypes.
     assert {row["backend"] for row in rows} == {BACKEND}
     assert all(float(row["median_ms"]) > 0 for row in rows)
-    report = run("--report", "--csv", str(path))
+    report = run("--report", "--csv", path)
     assert report.count(f"| {BACKEND}, {MODE} | fused |") == 2
 
 
+@pytest.mark.once
 def test_the_page_on_tau_has_the_tables_of_its_results():
     page = (ROOT / "docs/choosing_tau.md").read_text()
     lines = run("--report", script="choosing_tau").strip().splitlines()

@@ -13,7 +13,7 @@ from keras_logitclip import noise
 
 pytest.importorskip("cleanlab")
 pytest.importorskip("sklearn")
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 import find_label_errors
 
@@ -28,6 +28,7 @@ IN_WORST = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("quality", "wrong", "expected"), IN_WORST.values(), ids=IN_WORST
 )
@@ -36,6 +37,7 @@ def test_count_in_worst(quality, wrong, expected):
     assert counted == expected
 
 
+@pytest.mark.once
 def test_find_with_perfect_predictions():
     noisy = noise.symmetric(np.arange(300) % 3, 0.2, 3, exact=True, seed=0)
     found = find_label_errors.find(noisy, 0.05 + 0.85 * np.eye(3)[noisy.clean])
@@ -43,6 +45,7 @@ def test_find_with_perfect_predictions():
     np.testing.assert_array_equal(found.percentages, 100)
 
 
+@pytest.mark.once
 def test_percentages():
     found = find_label_errors.Found(wrong=50, in_worst=40, reported=20, rightly=15)
     assert found.percentages.tolist() == [80, 75, 30]
@@ -81,19 +84,20 @@ def run(monkeypatch, *arguments):
 
 
 @pytest.mark.gradients
-def test_what_is_printed(monkeypatch, capsys):
+@pytest.mark.parametrize("seeds", [1, pytest.param(2, marks=pytest.mark.once)])
+def test_what_is_printed(seeds, monkeypatch, capsys):
     arguments = ["--samples", "200", "--noise", "asymmetric", "--noise-rate", "0.5"]
-    arguments += ["--tau", "0.5", "--epochs", "6", "--folds", "2", "--seeds", "2"]
-    run(monkeypatch, *arguments)
+    arguments += ["--tau", "0.5", "--epochs", "6", "--folds", "2"]
+    run(monkeypatch, *arguments, "--seeds", str(seeds))
     printed = capsys.readouterr().out
     runs = [(name, *map(int, counts)) for name, *counts in FOUND.findall(printed)]
     names = [name for name, *_ in runs]
-    assert names == 2 * ["cross-entropy", "LogitClip, tau=0.5"]
+    assert names == seeds * ["cross-entropy", "LogitClip, tau=0.5"]
 
     _, labels = find_label_errors.load(ASYMMETRIC)
     assert len(labels) == 200
     for (_, in_worst, wrong, reported, rightly), seed in zip(
-        runs, (0, 0, 1, 1), strict=True
+        runs, np.repeat(np.arange(seeds), 2).tolist(), strict=True
     ):
         noisy = find_label_errors.make_wrong(labels, ASYMMETRIC, seed)
         assert repr(noisy) in printed
@@ -114,6 +118,7 @@ def test_what_is_printed(monkeypatch, capsys):
         assert f"| {name} | {' | '.join(cells)} |" in printed
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arguments",
     [["--seeds", "0"], ["--folds", "1"], ["--noise-rate", "0"], ["--data", "cifar"]],
@@ -127,11 +132,13 @@ def test_bad_arguments_are_refused(arguments, monkeypatch, capsys):
     assert re.search("must be|invalid choice", message)
 
 
+@pytest.mark.once
 def test_no_wrong_label_is_an_error(monkeypatch):
     with pytest.raises(SystemExit, match="nothing to find"):
         run(monkeypatch, "--samples", "50", "--noise-rate", "1e-9")
 
 
+@pytest.mark.once
 def test_without_cleanlab(monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
     monkeypatch.delitem(sys.modules, "find_label_errors")

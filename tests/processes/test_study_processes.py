@@ -1,0 +1,270 @@
+"""Studies by several processes, some of which are killed."""
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+optuna = pytest.importorskip("optuna")
+
+from tests.processes.storages import trials_of  # noqa: E402
+from tests.study_files import without_times  # noqa: E402
+from tests.study_files import write_study  # noqa: E402
+from tests.subprocesses import LIMIT  # noqa: E402
+from tests.subprocesses import environment  # noqa: E402
+from tests.subprocesses import started  # noqa: E402
+from tests.subprocesses import wait_for  # noqa: E402
+
+pytestmark = pytest.mark.timeout(600)
+
+STATES = optuna.trial.TrialState
+
+# Long enough for a process to be met several times while it trains.
+LONG = {
+    "backend": "jax",
+    "epochs": 120,
+    "batch_size": 16,
+    "model": {"name": "study_samples:random_model"},
+    "noise": [{"kind": "symmetric", "rate": 0.4}, {"kind": "clean"}],
+    "methods": [{"losses": ["CE"], "taus": [1.0, 0.5]}],
+}
+CELLS = 6
+BACKENDS = ("tensorflow", "jax", "torch")
+SHORT = {
+    "epochs": 20,
+    "batch_size": 32,
+    "seeds": 3,
+    "model": {"width": 32},
+    "noise": [{"kind": "symmetric", "rate": 0.2}],
+    "methods": [{"losses": ["CE"], "taus": [1.0]}],
+}
+
+_numbers = itertools.count()
+
+
+@contextlib.contextmanager
+def running(path, results, *arguments):
+    """Runs the command, and yields its process and the file of what it writes."""
+    command = [sys.executable, "-m", "keras_logitclip", "study", "run", path]
+    command += ["--results", results, "--grace-period", "3", *arguments]
+    log = results.with_name(f"{results.name}-{next(_numbers)}.log")
+    # Where the study is for another backend than this, the command starts anew.
+    options = {"env": environment("jax"), "stderr": subprocess.STDOUT}
+    with log.open("w") as file, started(command, stdout=file, **options) as process:
+        yield process, log
+
+
+def wait_until_complete(process, log):
+    """Returns what a command has written that ends well."""
+    process.wait(LIMIT)
+    assert process.returncode == 0, log.read_text()
+    return log.read_text()
+
+
+def complete(path, results, *arguments):
+    with running(path, results, *arguments) as process_and_log:
+        wait_until_complete(*process_and_log)
+
+
+def check_trials(url, name="small"):
+    """Returns the records of a study, and checks that it has each of them once."""
+    trials = trials_of(url, name)
+    assert not [t for t in trials if t.state in (STATES.RUNNING, STATES.WAITING)]
+    records = [t.user_attrs["record"] for t in trials if t.state == STATES.COMPLETE]
+    records = {_cell_of(record): without_times(record) for record in records}
+    assert len(records) == sum(t.state == STATES.COMPLETE for t in trials)
+    return records
+
+
+def _cell_of(record):
+    return tuple(record[name] for name in ("noise", "loss", "method", "value", "seed"))
+
+
+def sqlite(results):
+    return f"sqlite:///{results}/study.db"
+
+
+@pytest.fixture(scope="module")
+def long_study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("long"), LONG)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long_study):
+    """The records of a study that nothing disturbs."""
+    results = long_study.with_name("undisturbed")
+    complete(long_study, results)
+    records = check_trials(sqlite(results))
+    assert len(records) == CELLS
+    return records
+
+
+def backups(results):
+    """Returns the times at which backups were written."""
+    found = {}
+    for path in results.glob("backups/*/backup.npz"):
+        try:
+            found[path] = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            continue  # The training ended.
+    return found
+
+
+def wait_for_training(results, process, log):
+    """Waits for a backup that is newer than those that are there."""
+    before = backups(results)
+
+    def is_training():
+        assert process.poll() is None, f"The command has ended: {log.read_text()}"
+        return backups(results).items() - before.items()
+
+    wait_for(is_training, "a training")
+
+
+def workers_of(process):
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [
+        int(pid)
+        for pid in children.split()
+        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+
+
+def is_running(pid):
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    # A zombie waits for somebody to ask how it ended.
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+# What is killed while it trains, one after the other.
+VICTIMS = ("one worker", "the command", "all", "one worker", "the command", "all")
+
+
+def kill(victim, process, workers):
+    """Kills one of the processes; returns whether the command goes on."""
+    if victim == "one worker":
+        os.kill(workers[0], signal.SIGKILL)
+        return True
+    if victim == "the command":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(LIMIT)
+    # Workers whose command was killed leave.
+    wait_for(lambda: not any(map(is_running, workers)), "orphans")
+    return False
+
+
+def test_kills(long_study, undisturbed):
+    rng, results = random.Random(0), long_study.with_name("killed")
+    arguments, met = (long_study, results, "--workers", "2"), []
+    with contextlib.ExitStack() as stack:
+        command = None
+        for victim in VICTIMS:
+            command = command or stack.enter_context(running(*arguments))
+            wait_for_training(results, *command)
+            time.sleep(rng.uniform(0, 0.5))  # To meet it at any moment of an epoch.
+            workers = workers_of(command[0])
+            met.append(len(workers))
+            if not kill(victim, command[0], workers):
+                command = None
+        # While it starts, too.
+        starting, _ = stack.enter_context(running(*arguments))
+        time.sleep(rng.uniform(0, 2))
+        kill("all", starting, [])
+        complete(*arguments)
+        assert check_trials(sqlite(results)) == undisturbed
+        assert not list(results.glob("backups/*"))
+        # One is missing after another one was killed.
+        assert met == [2, 1, 2, 2, 1, 2]
+
+
+def test_damaged_files_of_the_compiler(long_study, undisturbed):
+    """A kill can leave a part of what JAX compiled."""
+    results = long_study.with_name("damaged")
+    path = write_study(
+        long_study.parent, {**LONG, "methods": [{"losses": ["CE"]}]}, "damaged.toml"
+    )
+    compiled = long_study.with_name("undisturbed") / "compiled"
+    files = list(compiled.glob("*-cache"))
+    assert files
+    (results / "compiled").mkdir(parents=True)
+    for file in files:
+        contents = file.read_bytes()
+        (results / "compiled" / file.name).write_bytes(contents[: len(contents) // 2])
+    complete(path, results)
+    records = check_trials(sqlite(results), "damaged")
+    assert {cell: record["epochs"] for cell, record in records.items()} == {
+        cell: undisturbed[cell]["epochs"] for cell in records
+    }
+    assert len(records) == 2
+
+
+UNREACHABLE = "The database cannot be reached; next"
+
+
+def test_a_server_that_is_stopped_and_started_again(long_study, undisturbed, server):
+    results = long_study.with_name("server")
+    arguments = (long_study, results, "--storage", server.url)
+    with contextlib.ExitStack() as stack:
+        commands = [stack.enter_context(running(*arguments)) for _ in range(2)]
+        wait_for(lambda: len(backups(results)) > 1, "two trainings")
+        assert [process.poll() for process, _ in commands] == [None, None]
+        server.stop()
+        wait_for(
+            lambda: all(UNREACHABLE in log.read_text() for _, log in commands),
+            "attempts to reach the server",
+        )
+        server.start()
+        for command in commands:
+            wait_until_complete(*command)
+        assert check_trials(server.driver_url) == undisturbed
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """The records of the same study under three backends."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in BACKENDS}
+    with contextlib.ExitStack() as stack:
+        commands = []
+        for name, folder in folders.items():
+            path = write_study(folder, {**SHORT, "backend": name})
+            commands.append(stack.enter_context(running(path, folder / "results")))
+        for command in commands:
+            wait_until_complete(*command)
+    return {
+        name: check_trials(sqlite(folder / "results"))
+        for name, folder in folders.items()
+    }
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_three_backends_give_the_same_table(tables, backend):
+    assert tables[backend].keys() == tables["tensorflow"].keys()
+    means = {}
+    for name in ("tensorflow", backend):
+        for cell, record in tables[name].items():
+            versions = record["versions"]
+            assert any(known.startswith(name) for known in versions), versions
+            last = record["epochs"]["accuracy"][-1]
+            means.setdefault((cell[:4], name), []).append(last)
+    for cell, record in tables[backend].items():
+        expected = tables["tensorflow"][cell]
+        assert record["noise_rate"] == expected["noise_rate"]
+        assert record["transition"] == expected["transition"]
+    methods = {method for method, _ in means}
+    assert len(methods) == 2
+    for method in methods:
+        one, other = (np.mean(means[method, name]) for name in (backend, "tensorflow"))
+        assert one == pytest.approx(other, abs=0.06), method
