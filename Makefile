@@ -2,7 +2,7 @@
 #
 # make test               what every change has to pass (8 minutes)
 # make test BACKEND=jax   the same on one backend, and what depends on none (6)
-# make test-all           all that follows, too (35)
+# make test-all           all that follows, too (an hour)
 # make test-groups        the groups, each of which can be run alone (10):
 # make test-openvino        inference on Keras's OpenVINO backend (3)
 # make test-export          checkpoints, exported and quantized models (2)
@@ -10,8 +10,8 @@
 # make test-distribution    several devices and processes; all backends agree (3)
 # make test-processes       searches and studies that are killed and go on (5)
 # make test-examples        the examples, the README's code, the benchmarks' command (2)
-# make test-oldest        make test with the oldest versions that are supported (9)
-# make test-newest        make test with the newest Keras (9)
+# make test-oldest        both with the oldest versions that are supported (20)
+# make test-newest        both with the newest Keras (20)
 # make demo               the quickstart (BACKEND=jax or torch instead of tensorflow)
 # make bench              speed and memory against plain cross-entropy (half an hour)
 # make lint               style checks; make format repairs what it can
@@ -101,14 +101,15 @@ test-distribution test-processes: $(VENV)/installed
 	KERAS_BACKEND=torch $(PYTEST) $(@:test-%=tests/%)
 
 # The oldest versions that pyproject.toml allows, as far as their files are still
-# offered.
+# offered. Together, they warn of much.
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt --upgrade pip
 	.venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt \
 	--group tensorflow --group jax --group torch --group test --editable '.[demo]'
 	touch .venv-oldest/installed
-	$(MAKE) test VENV=.venv-oldest
+	PYTEST_ADDOPTS='-W default' $(MAKE) test test-groups VENV=.venv-oldest \
+	GROUPS='$(filter-out test-openvino,$(GROUPS))'
 
 # The newest Keras, with the pinned versions of all else.
 test-newest:
@@ -118,7 +119,7 @@ test-newest:
 	.venv-newest/bin/pip install --quiet --constraint .venv-newest/constraints.txt \
 	--upgrade keras --group dev --editable '.[demo]'
 	touch .venv-newest/installed
-	$(MAKE) test VENV=.venv-newest
+	PYTEST_ADDOPTS='-W default' $(MAKE) test test-groups VENV=.venv-newest
 
 demo: $(DEMO_VENV)/installed
 	KERAS_BACKEND=$(DEMO_BACKEND) $(DEMO_VENV)/bin/python examples/quickstart.py

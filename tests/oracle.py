@@ -73,6 +73,14 @@ def assert_rows_close(actual, expected, rtol, axis=-1, atol=0.0, name=""):
     assert (error <= allowed).all(), f"{name}: error {error}, allowed {allowed}"
 
 
+def slopes(function, z, step=1e-5):
+    """The gradient of a scalar function of an array, by central differences."""
+    steps = step * np.eye(z.size).reshape(-1, *z.shape)
+    return np.reshape(
+        [(function(z + s) - function(z - s)) / (2 * step) for s in steps], z.shape
+    )
+
+
 def points_of_ball(tau, classes, p, seed, number=200):
     """Points of norm tau, some inside: normal, sparse, of few values, of signs."""
     rng = np.random.default_rng(seed)

@@ -10,6 +10,8 @@ BACKEND = keras.config.backend()
 # Under NumPy, Keras makes float32 of float64, and OpenVINO computes in float32.
 INFERENCE_ONLY = BACKEND in ("numpy", "openvino")
 KERAS_VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
+# Before, Keras's NumPy arrays carry no masks.
+TAKES_MASKS = BACKEND != "numpy" or KERAS_VERSION >= (3, 15)
 # Before, torch.compile stumbles over the way in which Keras walks its arguments.
 TORCH_COMPILES_FULL_GRAPHS = KERAS_VERSION >= (3, 15)
 

@@ -50,7 +50,10 @@ def _guard():
 
     def end():
         guard.stdin.close()
-        guard.wait()
+        try:
+            guard.wait(10)
+        except subprocess.TimeoutExpired:  # Something forked still has the pipe.
+            guard.kill()
 
     atexit.register(end)
     return guard
@@ -108,8 +111,9 @@ def finish(process: subprocess.Popen, limit: float = LIMIT) -> tuple[str, str]:
     try:
         return process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, messages = process.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        output, messages = process.communicate(timeout=10)
     pytest.fail(f"A process took more than {limit} s: {output}\n{messages}")
 
 

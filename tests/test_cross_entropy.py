@@ -126,17 +126,11 @@ def test_every_mode_and_dtype(run):
 MAGNITUDES = (1e3, 1e10, 1e15, 1e17, 1e19, 1e25)
 
 
-def test_gradients_of_ever_longer_rows():
+def test_gradients_of_ever_longer_rows(mode):
     """Batches of their own, whose longest row decides how they are computed."""
     rows = {f"{x:g}": logits() * np.float32(x) for x in MAGNITUDES}
     cases = dict.fromkeys(rows, Case(some_labels("sparse"), 0.001))
-    assert_equal_the_oracle(cases, rows, "eager", np.full(ROWS, 1e-3))
-
-
-def test_gradients_of_rows_of_every_magnitude(mode):
-    z = logits() * np.array(MAGNITUDES, "float32")[:, None]
-    cases = {"all": Case(some_labels("sparse"), 0.001)}
-    assert_equal_the_oracle(cases, z, mode, np.full(ROWS, 1e-3))
+    assert_equal_the_oracle(cases, rows, mode, np.full(ROWS, 1e-3))
 
 
 @pytest.mark.gradients
@@ -150,7 +144,7 @@ def test_huge_float64_rows(mode):
     expected = expected_loss_and_gradient(labels.weights, logits(), 1.0, np.ones(ROWS))
     for magnitude, (losses, gradient) in parts.items():
         name = f"{magnitude:g}"
-        # Of the float64 rows, divided by the magnitude: their last digits differ.
+        # The rows are rounded where they are multiplied.
         np.testing.assert_allclose(losses, expected[0], rtol=1e-12, err_msg=name)
         np.testing.assert_allclose(
             gradient * magnitude, expected[1], 0, 1e-12, err_msg=name
@@ -260,10 +254,10 @@ def test_invalid_class_ids_give_nan(mode):
     """A NaN loss, and a gradient that is NaN where there is one."""
     ids = np.array([3, *INVALID_IDS, 9])
     invalid = [False, *(True for _ in INVALID_IDS), False]
-    cases = [("int32", 2, 1.0), ("int32", 3, 1.0)]
+    cases = [("int32", 2, 1.0), ("int32", 3, 1.0), ("float32", 2, 1.0)]
     if mode == "eager":
-        cases += [("int64", 2, 1.0), ("float32", 2, 1.0), ("float32", 3, 1.0),
-                  ("int32", 2, INF), ("float32", 2, INF)]  # fmt: skip
+        cases += [("int64", 2, 1.0), ("float32", 3, 1.0), ("int32", 2, INF),
+                  ("float32", 2, INF)]  # fmt: skip
     functions = {
         f"{dtype}, p={p}, tau={tau}": fused(as_tensor(ids.astype(dtype)), tau, p=p)
         for dtype, p, tau in cases
@@ -287,6 +281,7 @@ def test_dtypes_of_class_ids():
     dtypes = ("int32", "int8", "uint8", "int16", "uint16", "int64")
     functions = {dtype: fused(ids.astype(dtype), 1.0) for dtype in dtypes}
     losses = apply_each(functions, logits(3, 1000), QUICKEST)
+    assert np.isfinite(losses["int32"]).all()
     for dtype in dtypes:
         np.testing.assert_array_equal(losses[dtype], losses["int32"], dtype)
 
@@ -365,18 +360,13 @@ def test_second_derivatives():
     stacked = [np.concatenate([x] * len(cases)) for x in (z, upstream, direction)]
     second = np.split(gradient_along(functions, *stacked), len(cases))
     for (name, (labels, tau, _)), found in zip(cases.items(), second, strict=True):
-        slopes = slopes_of_gradient(labels.weights, z, tau, upstream, direction)
-        np.testing.assert_allclose(found, slopes, atol=2e-5, err_msg=name)
 
+        def along(z, weights=labels.weights, tau=tau):
+            gradient = expected_loss_and_gradient(weights, z, tau, upstream)[1]
+            return (direction * gradient).sum()
 
-def slopes_of_gradient(weights, z, tau, upstream, direction):
-    def along(z):
-        gradient = expected_loss_and_gradient(weights, z, tau, upstream)[1]
-        return (direction * gradient).sum()
-
-    steps = 1e-5 * np.eye(z.size).reshape(-1, *z.shape)
-    slopes = [(along(z + step) - along(z - step)) / 2e-5 for step in steps]
-    return np.reshape(slopes, z.shape)
+        expected = oracle.slopes(along, z)
+        np.testing.assert_allclose(found, expected, atol=2e-5, err_msg=name)
 
 
 # As a node of a functional model.

@@ -1,7 +1,7 @@
 """What every loss of `loss_cases.py` computes, whatever the labels and logits.
 
-All losses of the table are computed as one function, and always on batches of the
-same shape, where that is possible: JAX compiles each operation for each shape.
+What is compiled is one function of all losses. Batches have the same shape where that
+is possible, because JAX compiles each operation for each shape.
 """
 
 from collections import namedtuple
@@ -84,8 +84,7 @@ def assert_gradients_close(parts, expected, dtype="float32", columns=slice(None)
     if INFERENCE_ONLY:
         return
 
-    def allowed(name, _):
-        gradient = np.asarray(parts[name].gradient, "float64")
+    def allowed(name, gradient):
         largest = np.abs(gradient).max(-1, keepdims=True)
         if name in OF_DIFFERENCES:
             largest = largest + largest.max() / 10
@@ -121,14 +120,14 @@ def test_values_and_gradients_equal_the_oracle(kind, classes):
 
 
 def columns_to_check(z, weights):
-    """The labels' classes, the most probable ones, and at most 10 others."""
-    some = np.arange(0, z.shape[-1], -(-z.shape[-1] // 10))
+    """The labels' classes, the most probable ones, and at most 50 others."""
+    some = np.arange(0, z.shape[-1], -(-z.shape[-1] // 50))
     return np.unique([*some, *weights.argmax(-1), *z.argmax(-1)])
 
 
 # The ends of the parameters' ranges.
 ENDS = {
-    "RCE": [{"min_label": 1e-10}, {"min_label": 0.5}],
+    "RCE": [{"min_label": 1e-7}, {"min_label": 0.5}],
     "SCE": [{"alpha": 100.0, "beta": 0.0}, {"alpha": 0.0, "min_label": 0.5}],
     "GCE": [{"q": 1e-6}],
     "PHuber-CE": [{"threshold": 1.001}, {"threshold": 1e9}],
@@ -218,7 +217,16 @@ EACH_CLASS = [*{case.loss: name for name, case in reversed(CASES.items())}.value
 EACH_BRANCH = sorted({*EACH_CLASS, *BRANCHES} & {*CASES} - {"Bi-tempered"})
 # What compilers make of these is their subject. PyTorch's takes a second for each of
 # them; the others go the way to it.
-WITH_NUMERICS = ("GCE", "Focal", "AGCE", "AUL", "JS", "Bi-tempered-slight", "LogitNorm")
+WITH_NUMERICS = (
+    "GCE",
+    "NCE",
+    "Focal",
+    "AGCE",
+    "AUL",
+    "JS",
+    "Bi-tempered-slight",
+    "LogitNorm",
+)
 SOME_BRANCHES = sorted({*WITH_NUMERICS, *KINDS_OF_LOSSES} & {*CASES})
 Sweep = namedtuple("Sweep", "mode dtype kind names")
 if BACKEND == "torch":
@@ -231,6 +239,7 @@ if BACKEND == "torch":
 elif BACKEND == "tensorflow":
     SWEEPS = [
         Sweep("graph", "float32", "sparse", EACH_BRANCH),
+        Sweep("graph", "float32", "soft", KINDS_OF_LOSSES),
         Sweep("xla", "float32", "sparse", KINDS_OF_LOSSES),
         Sweep("xla", "float32", "soft", SOME_BRANCHES),
         Sweep("xla", "float16", "soft", KINDS_OF_LOSSES),
@@ -245,20 +254,17 @@ else:
     SWEEPS = []
 
 
-# Of PyTorch's compiler itself: about each autograd function, and what it imports.
-@pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.gradients
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda sweep: "-".join(sweep[:3]))
 def test_compiled(sweep):
-    """With class ids: ordinary rows, extreme ones, and one whose label is no class."""
+    """With class ids: ordinary rows, extreme ones, and some whose label is no class."""
     mode, dtype, kind, names = sweep
     z, labels = rounded(logits(), dtype), some_labels(kind)
     given, weights = labels
     if kind == "sparse":
-        z = np.concatenate([z, very_sure_logits()[[0, 2, 4]], z[:1]])
-        given = np.concatenate([given, np.int32([0, 0, 0, 10])])
-        weights = np.concatenate([weights, np.eye(10, dtype="float32")[[0, 0, 0, 0]]])
+        z = np.concatenate([z, very_sure_logits()[[0, 2, 4]], z[:3]])
+        given = np.concatenate([given, np.int32([0, 0, 0, 10, -1, 1_000_000])])
+        weights = np.concatenate([weights, np.eye(10, dtype="float32")[[0] * 3]])
     parts = values_and_vjps(names, given, z, mode, dtype)
     ordinary = {
         name: type(part)(part.value[:6], part.gradient[:6])
@@ -274,7 +280,7 @@ def test_compiled(sweep):
         assert_extreme_values_close(extreme, values)
         for name, part in parts.items():
             assert np.isfinite(extreme[name].gradient).all(), name
-            assert_is_no_number(name, part, z, [9])
+            assert_is_no_number(name, part, z, [9, 10, 11])
 
 
 # Layouts.
@@ -398,9 +404,7 @@ def in_batches(losses, z):
 
 
 def joined(parts):
-    values, gradients = zip(*parts, strict=True)
-    together = None if gradients[0] is None else np.concatenate(gradients)
-    return type(parts[0])(np.concatenate(values), together)
+    return type(parts[0])(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 @pytest.mark.gradients

@@ -13,6 +13,7 @@ from tests import oracle
 from tests.conftest import BACKEND
 from tests.oracle import INF
 from tests.oracle import assert_rows_close
+from tests.running import TAKES_MASKS
 from tests.running import to_numpy
 from tests.running import to_tensor
 from tests.running import value_and_vjp_each
@@ -148,7 +149,7 @@ def assert_equals_clip_then_loss(case, reduction, weighted):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_value_equals_clip_then_loss(case):
-    assert_equals_clip_then_loss(case, "sum_over_batch_size", weighted=True)
+    assert_equals_clip_then_loss(case, "none", weighted=True)
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=("unweighted", "weighted"))
@@ -222,7 +223,7 @@ def plain(loss):
         keras.losses.SparseCategoricalCrossentropy: PlainSparse,
         keras.losses.CategoricalCrossentropy: PlainCategorical,
     }[type(loss)]
-    return kind.from_config(loss.get_config())  # fmt: skip
+    return kind.from_config(loss.get_config())
 
 
 STACKED, STACKED_LABELS = (np.stack([x, x[::-1]], -1) for x in (LOGITS, SOFT))
@@ -266,6 +267,7 @@ def test_nobody_can_tell_from_values(case):
         ours, theirs = (each[tau] for each in parts)
         atol = 1e-6 * max(1.0, tau / 5)
         name = f"tau={tau}"
+        assert np.isfinite(ours.value).all(), name
         np.testing.assert_allclose(ours.value, theirs.value, 1e-6, atol, err_msg=name)
         if ours.gradient is not None:
             np.testing.assert_allclose(
@@ -309,6 +311,7 @@ def test_training_with_the_loss_equals_training_with_the_layer(step):
     np.testing.assert_allclose(histories[0], histories[1], rtol=1e-5)
 
 
+@pytest.mark.skipif(not TAKES_MASKS, reason="this Keras has no masks on NumPy")
 @pytest.mark.parametrize(
     ("ignore_class", "weighted"), [(None, False), (3, True)], ids=str
 )

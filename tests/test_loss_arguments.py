@@ -89,7 +89,7 @@ def test_arguments_of_all_losses_are_saved(name):
         assert getattr(clone, key) == given[key], key
 
 
-def test_every_loss_is_tested_with_other_arguments():
+def test_every_loss_is_in_the_table():
     names = [name for name, case in losses.__dict__.items() if inspect.isclass(case)]
     assert {*names} == {case.loss.__name__ for case in CASES.values()} | {"Preset"}
 

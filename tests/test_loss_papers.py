@@ -356,7 +356,6 @@ def test_logit_norm_is_invariant_to_scale(scale):
 
 
 # Of PyTorch's compiler itself, about each autograd function.
-@pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")
 @pytest.mark.gradients
 @pytest.mark.parametrize(
     ("mode", "scale"),

@@ -17,13 +17,16 @@ from tests.running import to_numpy
 pytestmark = pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 
 ORDERS = (1, 1.5, 2, 3, 100, INF)
-# One shape, since some backends compile for each; each number is drawn for itself.
-rows = arrays(
-    "float32",
-    (16, 4),
-    elements=st.floats(allow_nan=False, allow_infinity=False, width=32),
-    fill=st.nothing(),
-)
+
+
+def rows_of(**limits):
+    """One shape, since some backends compile for each; each number is drawn."""
+    finite = st.floats(allow_nan=False, allow_infinity=False, width=32, **limits)
+    return arrays("float32", (16, 4), elements=finite, fill=st.nothing())
+
+
+# A single huge row decides how a batch is computed.
+rows = st.one_of(rows_of(), rows_of(min_value=-1024, max_value=1024))
 taus = st.floats(1e-3, 1e3)
 TINY = float(np.finfo("float32").tiny)
 # OpenVINO compiles for each example.

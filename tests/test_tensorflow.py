@@ -1,4 +1,4 @@
-"""What TensorFlow's graphs make of batches that are worth a compiler."""
+"""What TensorFlow's graphs make of batches that are large enough to be compiled."""
 
 import keras
 import numpy as np
@@ -61,10 +61,10 @@ def test_clipping_of_large_batches(dtype):
     np.testing.assert_array_equal(gradient[1], upstream[1])
 
 
-def xla_functions_in(function):
+def xla_functions_in(function, rows=LARGE[0]):
     """How many functions of a graph TensorFlow gives to XLA."""
-    graph = function.get_concrete_function(tf.TensorSpec(LARGE)).graph
-    functions = graph.as_graph_def().library.function
+    concrete = function.get_concrete_function(tf.TensorSpec((rows, LARGE[1])))
+    functions = concrete.graph.as_graph_def().library.function
     return sum(function.attr["_XlaMustCompile"].b for function in functions)
 
 
@@ -109,6 +109,7 @@ def test_derivatives_of_large_batches(function, dtype):
     rtol = {"float32": 2e-6, "float16": 1e-3}[dtype]
     for ours, eager in zip(tf.function(derivatives)(z, y), expected, strict=True):
         assert ours.dtype == eager.dtype
+        assert np.isfinite(to_numpy(eager)).all()
         atol = rtol * np.abs(to_numpy(eager)).max()
         np.testing.assert_allclose(to_numpy(ours), to_numpy(eager), 0, atol)
 
@@ -122,6 +123,8 @@ def test_graphs_of_any_batch_size(rows):
         ids = keras.ops.zeros(keras.ops.shape(z)[0], "int32")
         return tf.gradients(fused(ids, 1.0)(z), z)[0]
 
+    # Else each size would be compiled, for somebody who may have turned that off.
+    assert (xla_functions_in(gradient, rows) > 0) == (rows is not None)
     for size in (rows,) if rows else (24, 3):
         z = logits(size, LARGE[1])
         weights = np.zeros_like(z)

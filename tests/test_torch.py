@@ -1,7 +1,5 @@
 """What PyTorch's autograd and compiler make of the operations."""
 
-from shutil import which
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from keras_logitclip import ops
 from tests import oracle
+from tests.conftest import COMPILED
 from tests.cross_entropy_oracle import Case
 from tests.cross_entropy_oracle import as_tensor
 from tests.cross_entropy_oracle import assert_equal_the_oracle
@@ -21,15 +20,14 @@ from tests.oracle import assert_rows_close
 from tests.running import to_numpy
 from tests.running import to_tensor
 from tests.running import value_and_vjp
+from tests.running import value_and_vjp_each
 from tests.samples import ROWS
 from tests.samples import logits
 from tests.samples import some_labels
 
 UPSTREAM = np.arange(1.0, ROWS + 1)
-# It takes seconds to translate a function to C++: elsewhere, "aot_eager" has to do.
-inductor = pytest.mark.skipif(
-    not (which("g++") or which("clang++")), reason="no C++ compiler"
-)
+# Elsewhere "aot_eager" is enough: to translate a function to C++ takes seconds.
+inductor = pytest.mark.skipif(COMPILED != "inductor", reason="no C++ compiler")
 
 
 @inductor
@@ -48,6 +46,27 @@ def test_clipping_by_inductor(dtype):
     assert_rows_close(gradient, oracle.clip_vjp(z, upstream, 2.5, 2), rtol)
     np.testing.assert_array_equal(value[4:6], z[4:6])
     np.testing.assert_array_equal(gradient[4:6], upstream[4:6])
+
+
+@inductor
+def test_generic_forms_by_inductor():
+    """Norms, and clipping by another norm than that of order 2."""
+    z = logits(8, 101)
+    functions = {
+        "clip": lambda z: ops.logit_clip(z, 2.5, p=3)[..., 0],
+        "norm": ops.logit_norm,
+        "norm of order 3": lambda z: ops.logit_norm(z, p=3),
+    }
+    parts = value_and_vjp_each(functions, z, "inductor")
+    first = np.eye(101)[[0] * 8]
+    expected = {
+        "clip": (oracle.clip(z, 2.5, 3)[..., 0], oracle.clip_vjp(z, first, 2.5, 3)),
+        "norm": (oracle.norm(z, 2), oracle.norm_gradient(z, 2)),
+        "norm of order 3": (oracle.norm(z, 3), oracle.norm_gradient(z, 3)),
+    }
+    for name, (value, gradient) in expected.items():
+        np.testing.assert_allclose(parts[name].value, value, 1e-6, 1e-6, err_msg=name)
+        assert_rows_close(parts[name].gradient, gradient, 1e-6, name=name)
 
 
 @inductor

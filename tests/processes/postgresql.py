@@ -43,9 +43,9 @@ class Server:
         self._is_ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", port]
         initdb = [programs / "initdb", "-D", data, "-U", "tester", "-A", "trust", "-N"]
         run_well([*self._user, *initdb], cwd=folder)
+        self._running = contextlib.ExitStack()
 
     def start(self) -> None:
-        self._running = contextlib.ExitStack()
         log = self._running.enter_context((self._folder / "log").open("a"))
         command = [*self._user, *self._command]
         options = {"cwd": self._folder, "stdout": log, "stderr": subprocess.STDOUT}
@@ -59,9 +59,13 @@ class Server:
 
     def stop(self) -> None:
         """Closes all connections at once."""
-        with self._running:
-            self._process.send_signal(signal.SIGQUIT)
-            finish(self._process)
+        self._process.send_signal(signal.SIGQUIT)
+        finish(self._process)
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process if it runs."""
+        self._running.close()
 
 
 @contextlib.contextmanager
@@ -70,11 +74,11 @@ def server(programs: Path):
     # Not a folder of pytest's, which no other user may enter.
     with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
         server = Server(programs, folder)
-        server.start()
         try:
+            server.start()
             yield server
         finally:
-            server.stop()
+            server.close()
 
 
 def _as_server_user(folder):

@@ -129,26 +129,32 @@ def wait_for_training(results, process, log):
     wait_for(is_training, "a training")
 
 
+def about(pid, name):
+    """Returns a file of /proc, empty for a process that has ended."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def workers_of(process):
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    return [
-        int(pid)
-        for pid in children.split()
-        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
-    ]
+    children = about(process.pid, f"task/{process.pid}/children").split()
+    return [int(pid) for pid in children if "spawn_main" in about(pid, "cmdline")]
+
+
+def wait_for_workers(count, process):
+    wait_for(lambda: len(workers_of(process)) == count, f"{count} workers")
 
 
 def is_running(pid):
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
+    status = about(pid, "stat")
     # A zombie waits for somebody to ask how it ended.
-    return status.rpartition(")")[2].split()[0] != "Z"
+    return bool(status) and status.rpartition(")")[2].split()[0] != "Z"
 
 
-# What is killed while it trains, one after the other.
-VICTIMS = ("one worker", "the command", "all", "one worker", "the command", "all")
+# What is killed while it trains, one after the other, and how many workers there are
+# then: one is missing after another one was killed.
+VICTIMS = 2 * (("one worker", 2), ("the command", 1), ("all", 2))
 
 
 def kill(victim, process, workers):
@@ -168,16 +174,15 @@ def kill(victim, process, workers):
 
 def test_kills(long_study, undisturbed):
     rng, results = random.Random(0), long_study.with_name("killed")
-    arguments, met = (long_study, results, "--workers", "2"), []
+    arguments = (long_study, results, "--workers", "2")
     with contextlib.ExitStack() as stack:
         command = None
-        for victim in VICTIMS:
+        for victim, count in VICTIMS:
             command = command or stack.enter_context(running(*arguments))
             wait_for_training(results, *command)
             time.sleep(rng.uniform(0, 0.5))  # To meet it at any moment of an epoch.
-            workers = workers_of(command[0])
-            met.append(len(workers))
-            if not kill(victim, command[0], workers):
+            wait_for_workers(count, command[0])
+            if not kill(victim, command[0], workers_of(command[0])):
                 command = None
         # While it starts, too.
         starting, _ = stack.enter_context(running(*arguments))
@@ -186,8 +191,6 @@ def test_kills(long_study, undisturbed):
         complete(*arguments)
         assert check_trials(sqlite(results)) == undisturbed
         assert not list(results.glob("backups/*"))
-        # One is missing after another one was killed.
-        assert met == [2, 1, 2, 2, 1, 2]
 
 
 def test_damaged_files_of_the_compiler(long_study, undisturbed):
