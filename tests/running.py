@@ -112,6 +112,14 @@ def gradient_along(function, x, upstream, direction):
     )
 
 
+def with_labels(loss, labels):
+    """A loss, or its `call`, with these labels: a function of the logits."""
+    labels = np.asarray(labels)
+    dtype = "int32" if np.issubdtype(labels.dtype, np.integer) else "float32"
+    given = to_tensor(labels, dtype)
+    return lambda z: loss(given, z)
+
+
 def to_tensor(x, dtype="float32"):
     return keras.ops.cast(keras.ops.convert_to_tensor(x), dtype)
 

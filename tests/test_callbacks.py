@@ -85,7 +85,7 @@ COMPILING = {
     "default": {},
     "bfloat16": {"policy": "mixed_bfloat16"},
 }
-if BACKEND != "jax":  # Which compiles each operation of an eager step for itself.
+if BACKEND != "jax":  # Which compiles each operation of an eager step separately.
     COMPILING["eager"] = {"run_eagerly": True}
 if BACKEND in ("tensorflow", "jax"):  # Elsewhere, Keras refuses or takes minutes.
     COMPILING["compiled"] = {"jit_compile": True}

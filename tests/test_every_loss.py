@@ -31,6 +31,7 @@ from tests.running import double_precision
 from tests.running import to_numpy
 from tests.running import to_tensor
 from tests.running import value_and_vjp_each
+from tests.running import with_labels
 from tests.samples import KINDS
 from tests.samples import logits
 from tests.samples import some_labels
@@ -150,10 +151,9 @@ ENDS = {f"{name}-{end}": (name, end) for name in ENDS for end in ENDS[name]}
 @pytest.mark.parametrize("kind", ["sparse", "soft"])
 def test_the_ends_of_the_parameters(kind):
     z, labels = logits(), some_labels(kind)
-    given = to_tensor(labels.given, labels.given.dtype.name)
     parts = value_and_vjp_each(
         {
-            key: with_labels(build(name, **end), given)
+            key: with_labels(build(name, **end), labels.given)
             for key, (name, end) in ENDS.items()
         },
         z,
@@ -168,16 +168,11 @@ def test_the_ends_of_the_parameters(kind):
     assert_gradients_close(parts, gradients)
 
 
-def with_labels(loss, labels):
-    return lambda z: loss(labels, z)
-
-
 def values_and_vjps(names, labels, z, mode, dtype):
     """Calls the losses without Keras's cast of their values to the loss's dtype."""
     with double_precision(dtype):
-        given = to_tensor(labels, labels.dtype.name)
         calls = {
-            name: with_labels(build(name, dtype=dtype).call, given) for name in names
+            name: with_labels(build(name, dtype=dtype).call, labels) for name in names
         }
     return value_and_vjp_each(calls, z, mode, dtype)
 
@@ -560,14 +555,14 @@ def test_reductions_and_sample_weights(name, reduction):
 @pytest.mark.parametrize("kind", ["sparse", "soft"])
 def test_inside_logit_clip(kind):
     z, labels = logits(), some_labels(kind)
-    given = to_tensor(labels.given, labels.given.dtype.name)
     clipped = {
         name: LogitClipLoss(
             build(name, reduction="sum_over_batch_size"), 1.5, reduction="none"
         )
         for name in QUICK
     }
-    values = apply_each({k: with_labels(v, given) for k, v in clipped.items()}, z)
+    functions = {k: with_labels(v, labels.given) for k, v in clipped.items()}
+    values = apply_each(functions, z)
     assert_equal_the_oracle(values, labels.weights, oracle.clip(z, 1.5, 2))
 
 

@@ -9,6 +9,7 @@ import pytest
 from keras_logitclip import losses
 from tests import loss_oracle
 from tests import oracle
+from tests import running
 from tests.conftest import BACKEND
 from tests.conftest import INFERENCE_ONLY
 from tests.conftest import MODES
@@ -34,9 +35,8 @@ IDENTITY = np.eye(10, dtype="float32")
 
 
 def with_labels(loss, labels):
-    labels = np.asarray(labels)
-    labels = to_tensor(labels, "int32" if labels.ndim == 1 else "float32")
-    return lambda z: loss.call(labels, z)
+    """A loss without its reduction, as a function of the logits."""
+    return running.with_labels(loss.call, labels)
 
 
 def values_of(loss, labels, z, **kwargs):
@@ -72,6 +72,7 @@ LIMITS = {
     "GCE-to-CE": Limit(losses.GeneralizedCrossEntropy(q=1e-6), CE),
     "GCE-1": Limit(losses.GeneralizedCrossEntropy(q=1), MAE, 0.5),
     "Taylor-1": Limit(losses.TaylorCrossEntropy(order=1), MAE, 0.5),
+    # Of ten classes: what is missing is (1 - p) ** order / order.
     "Taylor-to-CE": Limit(losses.TaylorCrossEntropy(order=300), CE),
     "PHuber-CE": Limit(losses.PHuberCrossEntropy(threshold=1e9), CE),
     "PHuber-GCE": Limit(
@@ -177,7 +178,8 @@ def test_value_and_slope_do_not_jump_at_the_threshold(name):
 @pytest.mark.gradients
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_focal_has_a_gradient_where_the_label_is_certain(gamma):
-    loss, z = with_labels(losses.Focal(gamma), np.zeros(6)), 200 * IDENTITY[[0] * 6]
+    loss = with_labels(losses.Focal(gamma), np.zeros(6, int))
+    z = 200 * IDENTITY[[0] * 6]
     values, gradient = value_and_vjp(loss, z, np.ones(6), PLAIN)
     np.testing.assert_array_equal(values, 0)
     np.testing.assert_array_equal(gradient, 0)
@@ -222,7 +224,7 @@ def test_bi_tempered_loss_is_bounded():
     z = Z.copy()
     z[0, 1], z[1], z[2, 0] = 1e4, 1e4, 1e4
     z[1, 0] = -1e4
-    values = values_of(losses.BiTempered(t1=0.5, t2=1.2), np.zeros(6), z)
+    values = values_of(losses.BiTempered(t1=0.5, t2=1.2), np.zeros(6, int), z)
     assert (values <= 2).all()
     assert values.max() > 1.9
 

@@ -8,7 +8,7 @@ import pytest
 
 from keras_logitclip import losses
 from tests.running import apply_each
-from tests.running import to_tensor
+from tests.running import with_labels
 from tests.samples import logits
 
 ROOT = Path(__file__).parents[1]
@@ -31,12 +31,10 @@ def test_symmetric_losses_are_those_of_constant_sum():
 
 
 def presets_with(label):
-    ids = to_tensor(np.full(6, label), "int32")
-
-    def with_labels(loss):
-        return lambda z: loss.call(ids, z)
-
-    return {name: with_labels(losses.preset(name, 10)) for name in losses.PRESETS}
+    ids = np.full(6, label)
+    return {
+        name: with_labels(losses.preset(name, 10).call, ids) for name in losses.PRESETS
+    }
 
 
 # On a backend that computes losses in float64; elsewhere, a last digit may differ.

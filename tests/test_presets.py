@@ -10,8 +10,8 @@ from tests import loss_oracle
 from tests.conftest import MODES
 from tests.running import apply_each
 from tests.running import to_numpy
-from tests.running import to_tensor
 from tests.running import value_and_vjp_each
+from tests.running import with_labels
 from tests.samples import logits
 from tests.samples import some_labels
 
@@ -26,12 +26,7 @@ NAMES = (
 def functions(kind, classes=10):
     """All presets with labels of this kind, as functions of the logits."""
     labels = some_labels(kind, classes=classes).given
-    given = to_tensor(labels, labels.dtype.name)
-
-    def with_labels(loss):
-        return lambda z: loss.call(given, z)
-
-    return {name: with_labels(preset(name, classes)) for name in NAMES}
+    return {name: with_labels(preset(name, classes).call, labels) for name in NAMES}
 
 
 @pytest.mark.once
