@@ -16,8 +16,7 @@ pytestmark = pytest.mark.gradients
 
 TAU = 0.5
 EPOCHS = 5
-# Float32 trainings with seeds 0 to 5 reach 92.2 to 94.2% on torch, after as many
-# epochs; the layer in float16 93.1 and 93.9%.
+# Float32 trainings with seeds 0 to 5 reach 91.1 to 94.7%, over all backends.
 SEED_NOISE = 0.04
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float64", "float8")
 
