@@ -8,12 +8,9 @@ import pytest
 from tests.running import BACKEND
 from tests.running import INFERENCE_ONLY
 
-# The mode that compiles most. Where PyTorch finds a C++ compiler, each function takes
-# it seconds: for the tests whose subject is what a compiler makes of the arithmetic.
-if BACKEND == "torch" and (which("g++") or which("clang++")):
-    COMPILED = "inductor"
-else:
-    COMPILED = {"tensorflow": "xla", "jax": "jit", "torch": "aot_eager"}.get(BACKEND)
+# What PyTorch's compiler takes seconds for, where it finds a compiler of C++: for the
+# tests whose subject is what a compiler makes of the arithmetic.
+COMPILED = "inductor" if which("g++") or which("clang++") else "aot_eager"
 
 # The ways each backend can run a function; the first is the plain one. What
 # torch.compile traces runs with "aot_eager" without being translated to C++.
