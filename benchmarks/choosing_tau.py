@@ -165,7 +165,7 @@ def train(case, arrays, noisy, tau):
     import keras
 
     from keras_logitclip import LogitClipLoss
-    from keras_logitclip._batches import ShuffledBatches
+    from keras_logitclip._jobs.batches import ShuffledBatches
     from keras_logitclip.tuning._checks import split
 
     x, _, x_test, y_test = arrays

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
-from keras_logitclip._counts import check_count
-from keras_logitclip._inputs import check_inputs
-from keras_logitclip._inputs import take
+from keras_logitclip._arguments import check_count
+from keras_logitclip._jobs.batches import check_inputs
+from keras_logitclip._jobs.batches import take
 from keras_logitclip.noise import NoisyLabels
 
 

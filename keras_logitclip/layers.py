@@ -3,11 +3,11 @@
 import keras
 
 from keras_logitclip import ops
-from keras_logitclip._validation import check_axis
-from keras_logitclip._validation import check_p
-from keras_logitclip._validation import check_tau
-from keras_logitclip._validation import refuse_probabilities
-from keras_logitclip._validation import resolve_class_axis
+from keras_logitclip._arguments import check_axis
+from keras_logitclip._arguments import check_p
+from keras_logitclip._arguments import check_tau
+from keras_logitclip._arguments import resolve_class_axis
+from keras_logitclip._labels import refuse_probabilities
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")

@@ -3,13 +3,13 @@
 import keras
 
 from keras_logitclip import ops
-from keras_logitclip._kernels.numerics import constant
-from keras_logitclip._validation import check_axis
-from keras_logitclip._validation import check_p
-from keras_logitclip._validation import check_tau
-from keras_logitclip._validation import refuse_probabilities
-from keras_logitclip._validation import resolve_class_axis
-from keras_logitclip.losses._masks import mask_of
+from keras_logitclip._arguments import check_axis
+from keras_logitclip._arguments import check_p
+from keras_logitclip._arguments import check_tau
+from keras_logitclip._arguments import resolve_class_axis
+from keras_logitclip._labels import mask_of
+from keras_logitclip._labels import refuse_probabilities
+from keras_logitclip._numerics import constant
 
 
 class _MeanOfRows(keras.metrics.MeanMetricWrapper):

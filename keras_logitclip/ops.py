@@ -4,18 +4,18 @@ import keras
 from keras import ops
 
 from keras_logitclip import _kernels
+from keras_logitclip._arguments import check_axis
+from keras_logitclip._arguments import check_p
+from keras_logitclip._arguments import check_tau
+from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._kernels import clip
-from keras_logitclip._kernels.numerics import compute_dtype_of
-from keras_logitclip._kernels.numerics import factored_norm
-from keras_logitclip._kernels.numerics import nonzero
-from keras_logitclip._rows import from_rows
-from keras_logitclip._rows import to_rows
-from keras_logitclip._rows import without_axis
-from keras_logitclip._validation import check_axis
-from keras_logitclip._validation import check_labels
-from keras_logitclip._validation import check_p
-from keras_logitclip._validation import check_tau
-from keras_logitclip._validation import resolve_axis
+from keras_logitclip._labels import check_labels
+from keras_logitclip._labels import from_rows
+from keras_logitclip._labels import to_rows
+from keras_logitclip._labels import without_axis
+from keras_logitclip._numerics import compute_dtype_of
+from keras_logitclip._numerics import factored_norm
+from keras_logitclip._numerics import nonzero
 
 
 def logit_norm(logits, p: float = 2, axis: int = -1, keepdims: bool = False):
@@ -262,7 +262,7 @@ def _clip_in_plain_operations(logits, tau, p, axis):
 
 
 def _clipped_softmax_cross_entropy(y_true, logits, tau, p, axis):
-    logits = ops.convert_to_tensor(logits)
+    y_true, logits = ops.convert_to_tensor(y_true), ops.convert_to_tensor(logits)
     labels, rows = to_rows(y_true, logits, axis)
     losses = _kernels.clipped_cross_entropy(labels, rows, tau, p)
     return from_rows(losses, logits, axis)

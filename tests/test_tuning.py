@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_logitclip import _trials
 from keras_logitclip import losses
 from keras_logitclip import noise
+from keras_logitclip._jobs import queue
 
 optuna = pytest.importorskip("optuna")
 
@@ -190,7 +190,7 @@ def test_what_two_processes_queued_is_trained_once(pretended, monkeypatch):
 
 
 def test_a_queue_that_another_process_emptied(pretended, monkeypatch):
-    optimize, wait, others = optuna.Study.optimize, _trials.time.sleep, []
+    optimize, wait, others = optuna.Study.optimize, queue.time.sleep, []
 
     def optimize_too_late(study, objective, n_trials):
         if not others:
@@ -207,7 +207,7 @@ def test_a_queue_that_another_process_emptied(pretended, monkeypatch):
         wait(0)
 
     monkeypatch.setattr(optuna.Study, "optimize", optimize_too_late)
-    monkeypatch.setattr(_trials.time, "sleep", sleep)
+    monkeypatch.setattr(queue.time, "sleep", sleep)
     assert search().best_tau == pytest.approx(2 / 3)
     assert others == [None]
     assert max(Counter(pretended.trained).values()) == 1
@@ -218,11 +218,11 @@ def test_a_process_that_died_between_taking_a_trial_and_beginning(pretended):
 
     def die(study, objective):
         with pytest.warns(UserWarning, match="Heartbeat"):
-            taken.append(Training(*_trials.job_of(study.ask())))
+            taken.append(Training(*queue.job_of(study.ask())))
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_trials, "_run_one_trial", die)
+        patch.setattr(queue, "_run_one_trial", die)
         with pytest.raises(KeyboardInterrupt):
             search()
     assert search(grace_period=1).best_tau == pytest.approx(2 / 3)
@@ -232,7 +232,7 @@ def test_a_process_that_died_between_taking_a_trial_and_beginning(pretended):
 def test_no_two_processes_take_the_same_trial(tmp_path):
     url, trials = f"sqlite:///{tmp_path}/queue.db", 60
     # A study has a connection of its own, as another process would.
-    studies = [_trials.open_study(url, "queue", {}, 60) for _ in range(4)]
+    studies = [queue.open_study(url, "queue", {}, 60) for _ in range(4)]
     for number in range(trials):
         studies[0].enqueue_trial({"number": number})
     start = threading.Barrier(len(studies))
@@ -269,7 +269,7 @@ def test_a_training_that_was_taken_for_dead(epoch, monkeypatch):
     monkeypatch.setattr(_study, "train", train)
     assert search().best_tau == pytest.approx(2 / 3)
     counts = Counter(pretended.trained)
-    again = Training(*_trials.job_of(killed[0]))
+    again = Training(*queue.job_of(killed[0]))
     assert counts.pop(again) == 2
     assert set(counts.values()) == {1}
 
@@ -352,7 +352,7 @@ def bad_model(build_model, message):
 RARE = np.append(LABELS[:-1], 7)
 BAD_ARGUMENTS = {
     "no-tau": ({"taus": []}, r"`taus`: expected at least one.*taus=\[\]"),
-    "tau-0": ({"taus": [1, 0]}, "`tau`: expected a number greater than zero"),
+    "tau-0": ({"taus": [1, 0]}, "`tau`: expected a number greater than 0"),
     "tau-inf": ({"taus": [1, np.inf]}, "`taus`.*finite"),
     "epochs": ({"epochs": 0, "taus": [1]}, "`epochs`.*at least 1"),
     "seeds": ({"seeds": 0}, "`seeds`: expected an integer of at least 1"),

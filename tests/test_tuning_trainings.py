@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_logitclip import noise
-from keras_logitclip._batches import ShuffledBatches
+from keras_logitclip._jobs.batches import ShuffledBatches
 
 pytest.importorskip("optuna")
 datasets = pytest.importorskip("sklearn.datasets")

@@ -2,11 +2,11 @@
 
 import keras
 
+from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._kernels import clip
 from keras_logitclip._kernels import cross_entropy
 from keras_logitclip._kernels import multiplier
-from keras_logitclip._kernels.numerics import compute_dtype_of
-from keras_logitclip._validation import resolve_axis
+from keras_logitclip._numerics import compute_dtype_of
 
 
 def logit_clip(logits, tau: float, p: float, axis: int):

@@ -3,16 +3,16 @@
 import keras
 from keras import ops
 
+from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._kernels import compilers
 from keras_logitclip._kernels import reductions
 from keras_logitclip._kernels.multiplier import is_unclipped
 from keras_logitclip._kernels.multiplier import row_multiplier
-from keras_logitclip._kernels.numerics import compute_dtype_of
-from keras_logitclip._kernels.numerics import factored_norm
-from keras_logitclip._kernels.numerics import nonzero
-from keras_logitclip._kernels.numerics import power
-from keras_logitclip._kernels.numerics import row_maximum
-from keras_logitclip._validation import resolve_axis
+from keras_logitclip._numerics import compute_dtype_of
+from keras_logitclip._numerics import factored_norm
+from keras_logitclip._numerics import nonzero
+from keras_logitclip._numerics import power
+from keras_logitclip._numerics import row_maximum
 
 
 def logit_norm(logits, p, axis, keepdims):

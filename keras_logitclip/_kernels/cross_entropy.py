@@ -24,9 +24,10 @@ from keras_logitclip._kernels.clip import logit_clip
 from keras_logitclip._kernels.multiplier import is_unclipped
 from keras_logitclip._kernels.multiplier import range_of
 from keras_logitclip._kernels.multiplier import row_multiplier
-from keras_logitclip._kernels.numerics import compute_dtype_of
-from keras_logitclip._kernels.numerics import constant
-from keras_logitclip._kernels.numerics import nonzero
+from keras_logitclip._labels import are_class_ids
+from keras_logitclip._labels import nan_without_class
+from keras_logitclip._numerics import compute_dtype_of
+from keras_logitclip._numerics import nonzero
 
 # The largest sum of exponentials, as an exponent.
 MAX_EXPONENT = 40.0
@@ -82,19 +83,8 @@ def clip_then_cross_entropy(labels, logits, tau: float, p: float):
         losses = ops.sparse_categorical_crossentropy(
             ops.maximum(labels, 0), clipped, from_logits=True
         )
-        # A factor, not a selected value: the gradient becomes NaN, too.
-        return losses * weight_of_ids(labels, losses)
+        return nan_without_class(labels, losses)
     return ops.categorical_crossentropy(labels, clipped, from_logits=True)
-
-
-def are_class_ids(labels) -> bool:
-    return len(labels.shape) == 1
-
-
-def weight_of_ids(labels, like):
-    """Returns the weight of each label: 1, and NaN for what is no class."""
-    nan = constant(float("nan"), like)
-    return ops.where(labels < 0, nan, constant(1.0, like))
 
 
 def needs_maximum(tau: float, classes: int | None) -> bool:
@@ -158,7 +148,9 @@ def _weigh(labels, logits, unit):
         ids = labels[:, None]
         # Of the logits as they are: JAX would write all rescaled ones to memory.
         target = ops.take_along_axis(logits, ops.maximum(ids, 0), -1)
-        return weight_of_ids(ids, target), reductions.rescale(target, unit)
+        return nan_without_class(ids, ops.ones_like(target)), reductions.rescale(
+            target, unit
+        )
     weight = reductions.row_sum(labels)
     return weight, reductions.row_dot(labels, reductions.rescale(logits, unit))
 

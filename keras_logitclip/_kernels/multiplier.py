@@ -11,8 +11,8 @@ from keras import ops
 
 from keras_logitclip._kernels import compilers
 from keras_logitclip._kernels import reductions
-from keras_logitclip._kernels.numerics import constant
-from keras_logitclip._kernels.numerics import pth_root
+from keras_logitclip._numerics import constant
+from keras_logitclip._numerics import pth_root
 
 # Thresholds whose squares and quotients stay far from the ends of float32.
 MIN_TAU, MAX_TAU = 1e-4, 1e6

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_logitclip._validation import check_p
-from keras_logitclip._validation import check_tau
+from keras_logitclip._arguments import check_num_classes
+from keras_logitclip._arguments import check_p
+from keras_logitclip._arguments import check_tau
 from keras_logitclip.bounds._search import bisect
 from keras_logitclip.bounds._search import minimize
-from keras_logitclip.noise._validation import check_num_classes
 
 
 class Bounds(NamedTuple):

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 
-from keras_logitclip._validation import check_p
-from keras_logitclip._validation import check_tau
+from keras_logitclip._arguments import check_num_classes
+from keras_logitclip._arguments import check_p
+from keras_logitclip._arguments import check_tau
 from keras_logitclip.bounds._cross_entropy import cross_entropy_bounds
 from keras_logitclip.bounds._probability import check_noise_rate
 from keras_logitclip.bounds._search import minimize
 from keras_logitclip.noise._transition import check_matrix
-from keras_logitclip.noise._validation import check_num_classes
 
 
 def excess_risk_bound(

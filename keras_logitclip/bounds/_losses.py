@@ -6,8 +6,9 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from keras_logitclip._validation import check_p
-from keras_logitclip._validation import check_tau
+from keras_logitclip._arguments import check_num_classes
+from keras_logitclip._arguments import check_p
+from keras_logitclip._arguments import check_tau
 from keras_logitclip.bounds._cross_entropy import Bounds
 from keras_logitclip.bounds._cross_entropy import cross_entropy_bounds
 from keras_logitclip.bounds._few_valued import extreme_values
@@ -41,7 +42,6 @@ from keras_logitclip.losses.partially_huberized import PHuberGeneralizedCrossEnt
 from keras_logitclip.losses.symmetric_cross_entropy import ReverseCrossEntropy
 from keras_logitclip.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 from keras_logitclip.losses.taylor_cross_entropy import TaylorCrossEntropy
-from keras_logitclip.noise._validation import check_num_classes
 
 # Functions of the label's probability, which fall where it grows.
 _OF_ONE_PROBABILITY = (

@@ -2,11 +2,11 @@
 
 import math
 
-from keras_logitclip._validation import check_p
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_num_classes
+from keras_logitclip._arguments import check_number
+from keras_logitclip._arguments import check_p
 from keras_logitclip.bounds._cross_entropy import cross_entropy_bounds
 from keras_logitclip.bounds._cross_entropy import spread
-from keras_logitclip.noise._validation import check_num_classes
 
 
 def max_probability(tau: float, num_classes: int, p: float = 2) -> float:
@@ -69,12 +69,11 @@ def tau_for_probability(probability: float, num_classes: int, p: float = 2) -> f
     4.1689
     """
     num_classes, p = check_num_classes(num_classes), check_p(p)
-    probability = check_parameter(
+    probability = check_number(
         "probability",
         probability,
-        lambda number: 1 < num_classes * number < num_classes,
-        f"a number in (1 / num_classes, 1), which for {num_classes} classes is "
-        f"({1 / num_classes:.6g}, 1)",
+        f"({1 / num_classes}, 1)",
+        f"more than a guess among {num_classes} classes",
     )
     excess = (num_classes * probability - 1) / (1 - probability)
     return math.log1p(excess) / spread(num_classes, p)
@@ -122,11 +121,9 @@ def tau_for_noise_rate(noise_rate: float, num_classes: int, p: float = 2) -> flo
 
 def check_noise_rate(noise_rate, num_classes: int) -> float:
     """Returns the rate as a float if the true class is the most frequent."""
-    return check_parameter(
+    return check_number(
         "noise_rate",
         noise_rate,
-        lambda number: number >= 0 and num_classes * number < num_classes - 1,
-        "a number in [0, (num_classes - 1) / num_classes), which for "
-        f"{num_classes} classes is [0, {1 - 1 / num_classes:.6g}); beyond, the true "
-        "class is no longer the most frequent label",
+        f"[0, {1 - 1 / num_classes})",
+        f"so that of {num_classes} classes the true one is the most frequent label",
     )

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_logitclip._labels import check_class_ids
 from keras_logitclip.datasets._unpickle import read_pickle
 from keras_logitclip.noise._noisy_labels import NoisyLabels
-from keras_logitclip.noise._validation import check_labels
 
 
 class _LabelSet(NamedTuple):
@@ -93,7 +93,7 @@ def load_human_labels(
     num_fine = label_sets["clean"].num_classes
     _check_order(
         path,
-        check_labels(y_train, num_fine, "y_train"),
+        check_class_ids(y_train, num_fine, "y_train"),
         _labels(path, contents, "clean_label", num_fine),
     )
     labels, clean = (
@@ -138,7 +138,7 @@ def _labels(path, contents, key, num_classes):
             f"Received: a file with {', '.join(map(str, contents))}"
         )
     try:
-        return check_labels(labels, num_classes, key)
+        return check_class_ids(labels, num_classes, key)
     except ValueError as error:
         raise ValueError(f"Cannot read {path}. {error}") from error
 

@@ -6,16 +6,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_logitclip._kernels.cross_entropy import are_class_ids
-from keras_logitclip._kernels.cross_entropy import weight_of_ids
-from keras_logitclip._kernels.numerics import compute_dtype_of
-from keras_logitclip._kernels.numerics import constant
-from keras_logitclip._rows import from_rows
-from keras_logitclip._rows import to_rows
-from keras_logitclip._validation import check_axis
-from keras_logitclip._validation import check_from_logits
-from keras_logitclip._validation import refuse_probabilities
-from keras_logitclip._validation import resolve_class_axis
+from keras_logitclip._arguments import check_axis
+from keras_logitclip._arguments import check_flag
+from keras_logitclip._arguments import resolve_class_axis
+from keras_logitclip._labels import are_class_ids
+from keras_logitclip._labels import from_rows
+from keras_logitclip._labels import nan_without_class
+from keras_logitclip._labels import refuse_probabilities
+from keras_logitclip._labels import to_rows
+from keras_logitclip._numerics import compute_dtype_of
+from keras_logitclip._numerics import constant
 
 
 class LogitsLoss(keras.losses.Loss):
@@ -37,7 +37,9 @@ class ClassificationLoss(LogitsLoss):
 
     def __init__(self, from_logits, axis, reduction, name, dtype):
         super().__init__(axis, reduction, name, dtype)
-        self.from_logits = check_from_logits(from_logits)
+        self.from_logits = check_flag(
+            "from_logits", from_logits, "`True` for logits or `False` for probabilities"
+        )
 
     def get_config(self):
         return {**super().get_config(), "from_logits": self.from_logits}
@@ -85,14 +87,14 @@ def expected_loss(labels, log_probabilities, function: Callable):
     `function` has to be finite for every finite log-probability.
     """
     if are_class_ids(labels):
-        return _nan_without_class(labels, function(pick(log_probabilities, labels)))
+        return nan_without_class(labels, function(pick(log_probabilities, labels)))
     return mean_over_labels(labels, function(log_probabilities))
 
 
 def mean_over_labels(labels, losses):
     """Returns the entry of each row at its label, or their mean over soft labels."""
     if are_class_ids(labels):
-        return _nan_without_class(labels, pick(losses, labels))
+        return nan_without_class(labels, pick(losses, labels))
     return ops.sum(labels * losses, -1)
 
 
@@ -129,14 +131,8 @@ def one_minus_exp(log_probability):
     return -ops.where(log_probability > -1, near, probability - 1)
 
 
-def _nan_without_class(ids, values):
-    """Returns NaN where the id is no class, with a gradient of NaN, too."""
-    # A factor does that; a selected value would have the gradient zero.
-    return values * weight_of_ids(ids, values)
-
-
 def _apply_to_rows(function, y_true, y_pred, axis):
-    y_pred = ops.convert_to_tensor(y_pred)
+    y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     axis = resolve_class_axis(axis, y_pred.shape)
     if y_pred.shape[axis] == 1:
         raise ValueError(

@@ -3,8 +3,8 @@
 import keras
 
 from keras_logitclip import ops
-from keras_logitclip._validation import holds_class_ids
-from keras_logitclip.losses._masks import set_mask
+from keras_logitclip._labels import holds_class_ids
+from keras_logitclip._labels import set_mask
 from keras_logitclip.losses.cross_entropy import CrossEntropy
 
 

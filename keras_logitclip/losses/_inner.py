@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import keras
 
-from keras_logitclip._validation import check_class_ids_are_exact
-from keras_logitclip._validation import holds_class_ids
-from keras_logitclip._validation import resolve_axis
+from keras_logitclip._arguments import resolve_axis
+from keras_logitclip._labels import check_class_ids_are_exact
+from keras_logitclip._labels import holds_class_ids
 
 # Keras losses that read their predictions as probabilities (or rates), though
 # they have no `from_logits` argument to say so.
@@ -111,7 +111,8 @@ def check_inner_call(loss, y_true, y_pred, axis: int) -> None:
             f"class axis. Received: axis={axis}, loss.axis={inner_axis} "
             f"for logits of rank {rank}"
         )
-    check_class_ids_are_exact(y_true, y_pred, resolved)
+    if holds_class_ids(y_true, y_pred, resolved):
+        check_class_ids_are_exact(y_true, y_pred.shape[resolved])
 
 
 def call_inner_loss(loss: keras.losses.Loss | Callable, y_true, y_pred, axis: int):

@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_logitclip._validation import refuse_probabilities
-from keras_logitclip._validation import resolve_class_axis
+from keras_logitclip._arguments import resolve_class_axis
+from keras_logitclip._labels import refuse_probabilities
 from keras_logitclip.losses._classification import LogitsLoss
 from keras_logitclip.losses._inner import call_inner_loss
 from keras_logitclip.losses._inner import check_inner_call

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import keras
 
-from keras_logitclip._validation import refuse_probabilities
-from keras_logitclip._validation import resolve_class_axis
+from keras_logitclip._arguments import resolve_class_axis
+from keras_logitclip._labels import copy_masks
+from keras_logitclip._labels import refuse_probabilities
 from keras_logitclip.losses._classification import LogitsLoss
 from keras_logitclip.losses._inner import call_inner_loss
 from keras_logitclip.losses._inner import check_inner_call
@@ -13,7 +14,6 @@ from keras_logitclip.losses._inner import check_nothing_is_ignored
 from keras_logitclip.losses._inner import check_same_shape
 from keras_logitclip.losses._inner import serialize_inner_loss
 from keras_logitclip.losses._inner import standardize_inner_loss
-from keras_logitclip.losses._masks import copy_masks
 from keras_logitclip.losses.symmetric_cross_entropy import check_weight
 
 

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_rows
@@ -306,16 +306,9 @@ class AsymmetricExponential(ClassificationLoss):
 
 def check_positive(name, value) -> float:
     """Returns a parameter as a float if it is greater than 0 and finite."""
-    return check_parameter(
-        name,
-        value,
-        lambda number: 0 < number < math.inf,
-        "a finite number greater than 0",
-    )
+    return check_number(name, value, "(0, inf)")
 
 
 def check_point(a) -> float:
     """Returns `a` as a float if it is greater than 1 and finite."""
-    return check_parameter(
-        "a", a, lambda number: 1 < number < math.inf, "a finite number greater than 1"
-    )
+    return check_number("a", a, "(1, inf)")

@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_logitclip._kernels.cross_entropy import are_class_ids
-from keras_logitclip._kernels.numerics import nonzero
-from keras_logitclip._kernels.numerics import power
-from keras_logitclip._kernels.numerics import row_maximum
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
+from keras_logitclip._labels import are_class_ids
+from keras_logitclip._numerics import nonzero
+from keras_logitclip._numerics import power
+from keras_logitclip._numerics import row_maximum
 from keras_logitclip.losses._classification import LogitsLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_logits
@@ -117,16 +117,12 @@ class BiTempered(LogitsLoss):
 
 def check_t1(t1) -> float:
     """Returns the temperature of the logarithm as a float if it is in [0, 1]."""
-    return check_parameter(
-        "t1", t1, lambda number: 0 <= number <= 1, "a number in [0, 1]"
-    )
+    return check_number("t1", t1, "[0, 1]")
 
 
 def check_t2(t2) -> float:
     """Returns the temperature of the softmax as a float if it is in [1, 5]."""
-    return check_parameter(
-        "t2", t2, lambda number: 1 <= number <= MAX_T2, f"a number in [1, {MAX_T2:g}]"
-    )
+    return check_number("t2", t2, f"[1, {MAX_T2:g}]")
 
 
 def log_tempered_softmax(logits, t2: float):

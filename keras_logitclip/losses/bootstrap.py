@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_logitclip._validation import check_flag
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_flag
+from keras_logitclip._arguments import check_number
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_rows
@@ -116,9 +116,7 @@ class Bootstrap(ClassificationLoss):
 
 def check_beta(beta) -> float:
     """Returns the weight `beta` as a float if it is in [0, 1]."""
-    return check_parameter(
-        "beta", beta, lambda number: 0 <= number <= 1, "a number in [0, 1]"
-    )
+    return check_number("beta", beta, "[0, 1]")
 
 
 def check_hard(hard) -> bool:

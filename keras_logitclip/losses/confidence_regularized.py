@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_rows
@@ -109,12 +109,7 @@ class ConfidenceRegularized(ClassificationLoss):
 
 def check_beta(beta) -> float:
     """Returns the weight `beta` as a float if it is a finite number of at least 0."""
-    return check_parameter(
-        "beta",
-        beta,
-        lambda number: 0 <= number < float("inf"),
-        "a finite number of at least 0",
-    )
+    return check_number("beta", beta, "[0, inf)")
 
 
 def _mean(log_probabilities):

@@ -1,14 +1,12 @@
 """Focal loss, and what its normalized forms share with it."""
 
-import math
-
 import keras
 from keras import ops
 
-from keras_logitclip._kernels.numerics import constant
-from keras_logitclip._kernels.numerics import nonzero
-from keras_logitclip._kernels.numerics import power
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
+from keras_logitclip._numerics import constant
+from keras_logitclip._numerics import nonzero
+from keras_logitclip._numerics import power
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_rows
@@ -107,9 +105,7 @@ class Focal(ClassificationLoss):
 
 def check_gamma(gamma) -> float:
     """Returns the exponent `gamma` as a float if it is not negative."""
-    return check_parameter(
-        "gamma", gamma, lambda number: 0 <= number < math.inf, "a number of at least 0"
-    )
+    return check_number("gamma", gamma, "[0, inf)")
 
 
 def focal_of_log(log_probability, gamma):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_rows
@@ -98,7 +98,7 @@ class GeneralizedCrossEntropy(ClassificationLoss):
 
 def check_q(q) -> float:
     """Returns the exponent `q` as a float if it is in (0, 1]."""
-    return check_parameter("q", q, lambda number: 0 < number <= 1, "a number in (0, 1]")
+    return check_number("q", q, "(0, 1]")
 
 
 def box_cox(log_probability, q):

@@ -5,8 +5,8 @@ import math
 import keras
 from keras import ops
 
-from keras_logitclip._kernels.cross_entropy import are_class_ids
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
+from keras_logitclip._labels import are_class_ids
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import finite_log
@@ -103,9 +103,7 @@ class JensenShannon(ClassificationLoss):
 
 def check_weight(weight) -> float:
     """Returns `weight` as a float if it is between 0 and 1."""
-    return check_parameter(
-        "weight", weight, lambda number: 0 < number < 1, "a number in (0, 1)"
-    )
+    return check_number("weight", weight, "(0, 1)")
 
 
 def _divergence(labels, log_probabilities, weight):

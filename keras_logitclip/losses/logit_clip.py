@@ -5,8 +5,8 @@ from collections.abc import Callable
 import keras
 
 from keras_logitclip import ops
-from keras_logitclip._validation import check_p
-from keras_logitclip._validation import check_tau
+from keras_logitclip._arguments import check_p
+from keras_logitclip._arguments import check_tau
 from keras_logitclip.losses._fused import can_fuse
 from keras_logitclip.losses._fused import fused_cross_entropy
 from keras_logitclip.losses._wrapper import WrapperLoss

@@ -4,7 +4,7 @@ import keras
 from keras import ops as keras_ops
 
 from keras_logitclip import ops
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
 from keras_logitclip.losses._classification import LogitsLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_logits
@@ -101,12 +101,7 @@ class LogitNormCrossEntropy(LogitsLoss):
 
 def check_temperature(temperature) -> float:
     """Returns `temperature` as a float if it is finite and greater than zero."""
-    return check_parameter(
-        "temperature",
-        temperature,
-        lambda number: 0 < number < float("inf"),
-        "a finite number greater than zero",
-    )
+    return check_number("temperature", temperature, "(0, inf)")
 
 
 def unit_rows(logits):

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import keras
 
-from keras_logitclip._kernels.numerics import constant
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
+from keras_logitclip._numerics import constant
 from keras_logitclip.losses._wrapper import WrapperLoss
 
 
@@ -71,12 +71,7 @@ class LogitValueClipLoss(WrapperLoss):
         dtype=None,
     ):
         super().__init__(loss, axis, activation, reduction, name, dtype)
-        self.limit = check_parameter(
-            "limit",
-            limit,
-            lambda number: number > 0,
-            'a number greater than zero (`float("inf")` for no clipping)',
-        )
+        self.limit = check_number("limit", limit, "(0, inf]")
 
     def wrap(self, y_true, y_pred, axis):
         limit = constant(self.limit, y_pred)

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_logitclip._kernels.cross_entropy import are_class_ids
-from keras_logitclip._kernels.cross_entropy import weight_of_ids
+from keras_logitclip._labels import are_class_ids
+from keras_logitclip._labels import nan_without_class
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import loss_of_rows
 
@@ -242,7 +242,7 @@ def _forward(y_true, y_pred, log_transition, from_logits, axis):
         if are_class_ids(labels):
             columns = _rows_of_ids(ops.transpose(log_noise), labels)
             log_given = ops.logsumexp(log_probabilities + columns, -1)
-            return -log_given * weight_of_ids(labels, log_given)
+            return nan_without_class(labels, -log_given)
         log_joint = log_probabilities[:, :, None] + log_noise
         return -ops.sum(labels * ops.logsumexp(log_joint, 1), -1)
 
@@ -255,7 +255,7 @@ def _backward(y_true, y_pred, inverse, from_logits, axis):
         if are_class_ids(labels):
             weights = _rows_of_ids(weights, labels)
             losses = -ops.sum(weights * log_probabilities, -1)
-            return losses * weight_of_ids(labels, losses)
+            return nan_without_class(labels, losses)
         # Not a product of matrices, which some devices compute in less precision.
         weights = ops.sum(labels[:, :, None] * weights, 1)
         return -ops.sum(weights * log_probabilities, -1)

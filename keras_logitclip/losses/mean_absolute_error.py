@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_logitclip._kernels.cross_entropy import are_class_ids
+from keras_logitclip._labels import are_class_ids
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_rows

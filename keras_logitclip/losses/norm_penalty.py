@@ -5,9 +5,9 @@ from collections.abc import Callable
 import keras
 
 from keras_logitclip import ops
-from keras_logitclip._validation import check_p
+from keras_logitclip._arguments import check_p
+from keras_logitclip._labels import copy_masks
 from keras_logitclip.losses._inner import check_same_shape
-from keras_logitclip.losses._masks import copy_masks
 from keras_logitclip.losses._wrapper import WrapperLoss
 from keras_logitclip.losses.symmetric_cross_entropy import check_weight
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from keras_logitclip._kernels.numerics import constant
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
+from keras_logitclip._numerics import constant
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import loss_of_rows
 from keras_logitclip.losses._classification import mean_over_labels
@@ -236,12 +236,7 @@ class NormalizedNegativeFocal(ClassificationLoss):
 
 def check_min_probability(min_probability) -> float:
     """Returns `min_probability` as a float if it is between 0 and 1."""
-    return check_parameter(
-        "min_probability",
-        min_probability,
-        lambda number: 0 < number < 1,
-        "a number in (0, 1)",
-    )
+    return check_number("min_probability", min_probability, "(0, 1)")
 
 
 def _normalized_negative(labels, log_probabilities, function: Callable, minimum):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from keras_logitclip._kernels.numerics import constant
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
+from keras_logitclip._numerics import constant
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_rows
@@ -225,17 +225,12 @@ class PHuberGeneralizedCrossEntropy(ClassificationLoss):
 
 def check_threshold(threshold) -> float:
     """Returns `threshold` as a float if it is greater than 1."""
-    return check_parameter(
-        "threshold",
-        threshold,
-        lambda number: 1 < number < math.inf,
-        "a number greater than 1",
-    )
+    return check_number("threshold", threshold, "(1, inf)")
 
 
 def check_open_q(q) -> float:
     """Returns the exponent `q` as a float if it is in (0, 1)."""
-    return check_parameter("q", q, lambda number: 0 < number < 1, "a number in (0, 1)")
+    return check_number("q", q, "(0, 1)")
 
 
 def _huberize(log_probability, function: Callable, turn: float, threshold: float):

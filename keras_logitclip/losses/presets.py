@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_logitclip._counts import check_count
+from keras_logitclip._arguments import check_count
 from keras_logitclip.losses.active_passive import ActivePassive
 from keras_logitclip.losses.asymmetric import AsymmetricExponential
 from keras_logitclip.losses.asymmetric import AsymmetricGeneralizedCrossEntropy

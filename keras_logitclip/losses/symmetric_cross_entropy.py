@@ -5,9 +5,9 @@ import math
 import keras
 from keras import ops
 
-from keras_logitclip._kernels.cross_entropy import are_class_ids
-from keras_logitclip._kernels.numerics import constant
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_number
+from keras_logitclip._labels import are_class_ids
+from keras_logitclip._numerics import constant
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_rows
@@ -220,16 +220,12 @@ class SymmetricCrossEntropy(ClassificationLoss):
 
 def check_weight(name, weight) -> float:
     """Returns a weight of a sum of losses as a float if it is not negative."""
-    return check_parameter(
-        name, weight, lambda number: 0 <= number < math.inf, "a number of at least 0"
-    )
+    return check_number(name, weight, "[0, inf)")
 
 
 def check_min_label(min_label) -> float:
     """Returns `min_label` as a float if it is between 0 and 1."""
-    return check_parameter(
-        "min_label", min_label, lambda number: 0 < number < 1, "a number in (0, 1)"
-    )
+    return check_number("min_label", min_label, "(0, 1)")
 
 
 def _reverse(labels, log_probabilities, min_label):

@@ -1,10 +1,8 @@
 """Taylor cross-entropy: the first terms of a series of cross-entropy."""
 
-import numbers
-
 import keras
 
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_count
 from keras_logitclip.losses._classification import ClassificationLoss
 from keras_logitclip.losses._classification import expected_loss
 from keras_logitclip.losses._classification import loss_of_rows
@@ -100,13 +98,7 @@ class TaylorCrossEntropy(ClassificationLoss):
 
 def check_order(order) -> int:
     """Returns `order` as an int if it is an integer of at least 1."""
-    order = check_parameter(
-        "order",
-        order,
-        lambda number: isinstance(number, numbers.Integral) and number >= 1,
-        "an integer of at least 1",
-    )
-    return int(order)
+    return check_count("order", order)
 
 
 def _series(log_probability, order):

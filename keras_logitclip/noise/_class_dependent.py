@@ -4,16 +4,16 @@ import operator
 
 import numpy as np
 
-from keras_logitclip._validation import check_flag
+from keras_logitclip._arguments import check_flag
+from keras_logitclip._arguments import check_num_classes
+from keras_logitclip._arguments import check_rate
+from keras_logitclip._arguments import check_seed
+from keras_logitclip._arguments import describe_seed
+from keras_logitclip._labels import check_class_ids
 from keras_logitclip.noise._noisy_labels import NoisyLabels
 from keras_logitclip.noise._transition import check_matrix
 from keras_logitclip.noise._transition import draw_exactly
 from keras_logitclip.noise._transition import draw_independently
-from keras_logitclip.noise._validation import check_labels
-from keras_logitclip.noise._validation import check_num_classes
-from keras_logitclip.noise._validation import check_rate
-from keras_logitclip.noise._validation import check_seed
-from keras_logitclip.noise._validation import describe_seed
 
 
 def symmetric(
@@ -218,14 +218,14 @@ def from_transition(
         - [Patrini et al., 2017](https://arxiv.org/abs/1609.03683)
     """
     matrix = check_matrix(matrix)
-    clean = check_labels(labels, len(matrix))
+    clean = check_class_ids(labels, len(matrix))
     rate = float(np.mean(1 - matrix.diagonal()[clean]))
     return _draw(clean, matrix, "transition matrix", rate, exact, seed)
 
 
 def _draw(labels, matrix, kind, rate, exact, seed):
     num_classes = len(matrix)
-    clean, rng = check_labels(labels, num_classes), check_seed(seed)
+    clean, rng = check_class_ids(labels, num_classes), check_seed(seed)
     if check_flag("exact", exact):
         kind, noisy = f"{kind}, exact counts", draw_exactly(clean, matrix, rng)
     else:

@@ -1,16 +1,14 @@
 """Noise that depends on the sample: Xia et al., 2020."""
 
-import math
-
 import numpy as np
 
-from keras_logitclip._validation import check_parameter
+from keras_logitclip._arguments import check_num_classes
+from keras_logitclip._arguments import check_number
+from keras_logitclip._arguments import check_rate
+from keras_logitclip._arguments import check_seed
+from keras_logitclip._arguments import describe_seed
+from keras_logitclip._labels import check_class_ids
 from keras_logitclip.noise._noisy_labels import NoisyLabels
-from keras_logitclip.noise._validation import check_labels
-from keras_logitclip.noise._validation import check_num_classes
-from keras_logitclip.noise._validation import check_rate
-from keras_logitclip.noise._validation import check_seed
-from keras_logitclip.noise._validation import describe_seed
 
 # The paper's standard deviation of the samples' rates.
 _RATE_STDDEV = 0.1
@@ -86,13 +84,8 @@ def instance_dependent(
         - [Xia et al., 2020](https://arxiv.org/abs/2006.07836)
     """
     rate, num_classes = check_rate(rate), check_num_classes(num_classes)
-    clean, rng = check_labels(labels, num_classes), check_seed(seed)
-    scale = check_parameter(
-        "scale",
-        scale,
-        lambda number: 0 < number < math.inf,
-        "a finite number greater than zero, to multiply the features by",
-    )
+    clean, rng = check_class_ids(labels, num_classes), check_seed(seed)
+    scale = check_number("scale", scale, "(0, inf)")
     rows = _check_features(features, len(clean))
     flipped = rng.random(len(clean)) < _flip_rates(rate, len(clean), rng)
     uniform = rng.random(len(clean))

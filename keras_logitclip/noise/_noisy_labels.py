@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from keras_logitclip._arguments import check_num_classes
+from keras_logitclip._labels import check_class_ids
 from keras_logitclip._plotting import new_axes
-from keras_logitclip.noise._validation import check_labels
-from keras_logitclip.noise._validation import check_num_classes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -57,8 +57,8 @@ class NoisyLabels:
 
     def __post_init__(self):
         num_classes = check_num_classes(self.num_classes)
-        labels = check_labels(self.labels, num_classes)
-        clean = check_labels(self.clean, num_classes, "clean")
+        labels = check_class_ids(self.labels, num_classes)
+        clean = check_class_ids(self.clean, num_classes, "clean")
         if len(labels) != len(clean):
             raise ValueError(
                 "Expected as many noisy labels as clean ones. "

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from keras_logitclip.noise._validation import check_rate
-from keras_logitclip.noise._validation import check_seed
-from keras_logitclip.noise._validation import describe_seed
+from keras_logitclip._arguments import check_rate
+from keras_logitclip._arguments import check_seed
+from keras_logitclip._arguments import describe_seed
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

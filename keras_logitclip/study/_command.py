@@ -7,8 +7,8 @@ from pathlib import Path
 
 import keras
 
-from keras_logitclip import _trials
-from keras_logitclip._counts import check_count
+from keras_logitclip._arguments import check_count
+from keras_logitclip._jobs import queue
 from keras_logitclip.study import _report
 from keras_logitclip.study import _run
 from keras_logitclip.study._config import Study
@@ -128,7 +128,7 @@ def _estimate(study, options):
 def _write_report(options):
     study = load(options.file)
     folder = _run.results_folder(study, options.results)
-    with _trials.explained_errors():
+    with queue.explained_errors():
         records = _run.records(_open(study, folder, options), study)
     return _report_of(records, options.output or folder)
 
@@ -156,9 +156,9 @@ def _list_cells(options):
     states = {}
     if options.storage is not None or (folder / "study.db").exists():
         opened = _open(study, folder, options)
-        for trial in _trials.trials_of(opened):
-            if states.get(_trials.job_of(trial)) != "trained":
-                states[_trials.job_of(trial)] = _STATES.get(trial.state.name, "-")
+        for trial in queue.trials_of(opened):
+            if states.get(queue.job_of(trial)) != "trained":
+                states[queue.job_of(trial)] = _STATES.get(trial.state.name, "-")
     lines = [
         f"{states.get(cell, '-'):8s} {_run.cell_name(study, cell)}"
         for cell in study.cells

@@ -2,7 +2,7 @@
 
 import time
 
-from keras_logitclip import _trials
+from keras_logitclip._jobs import queue
 from keras_logitclip.study._config import Cell
 from keras_logitclip.study._config import Study
 
@@ -60,8 +60,8 @@ class ProgressBar:
         if self.bar.disable:
             return
         done = dict.fromkeys(self.cells, 0)
-        for trial in _trials.trials_of(self.opened):
-            cell = Cell(*(_trials.job_of(trial) or ("",) * len(Cell._fields)))
+        for trial in queue.trials_of(self.opened):
+            cell = Cell(*(queue.job_of(trial) or ("",) * len(Cell._fields)))
             if cell in done:
                 epochs = self.epochs if trial.value is not None else trial.last_step
                 done[cell] = max(done[cell], epochs or 0)

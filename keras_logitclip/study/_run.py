@@ -12,10 +12,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_logitclip import _trials
-from keras_logitclip._counts import check_count
-from keras_logitclip._processes import exit_with_parent
-from keras_logitclip._processes import work_in_processes
+from keras_logitclip._arguments import check_count
+from keras_logitclip._jobs import queue
+from keras_logitclip._jobs.processes import exit_with_parent
+from keras_logitclip._jobs.processes import work_in_processes
 from keras_logitclip.study._config import FORMAT
 from keras_logitclip.study._config import Cell
 from keras_logitclip.study._config import Study
@@ -74,13 +74,13 @@ def run(
     workers = check_count("workers", workers)
     grace_period = check_count("grace_period", grace_period)
     _check_backend(study)
-    _trials.import_optuna("A study")
+    queue.import_optuna("A study")
     folder = results_folder(study, results)
     check_cells(study, data_dir)
     arguments = (study, folder, storage, data_dir, grace_period)
     opened = open_store(study, folder, storage, grace_period)
     with (
-        _trials.explained_errors(),
+        queue.explained_errors(),
         ProgressBar(opened, study, verbose) as bar,
     ):
         if workers == 1:
@@ -131,19 +131,19 @@ def open_store(study: Study, folder: Path, storage: str | None, grace_period: in
         folder.mkdir(parents=True, exist_ok=True)
         storage = f"sqlite:///{folder / 'study.db'}"
     settings = {"format": FORMAT, **study.settings}
-    return _trials.open_study(
-        _trials.check_storage(storage), study.name, settings, grace_period
+    return queue.open_study(
+        queue.check_storage(storage), study.name, settings, grace_period
     )
 
 
 def records(opened, study: Study) -> list[dict]:
     """Returns the records of the cells that are trained, in the order of the study."""
-    trials = _trials.complete_trials(opened)
+    trials = queue.complete_trials(opened)
     return [trials[cell].user_attrs[_RECORD] for cell in study.cells if cell in trials]
 
 
 def _missing(opened, study):
-    trained = _trials.complete_trials(opened)
+    trained = queue.complete_trials(opened)
     return [cell for cell in study.cells if cell not in trained]
 
 
@@ -177,7 +177,7 @@ def _work(opened, study, folder, storage, data_dir, grace_period, on_progress):
         last = record["epochs"]["noisy_accuracy"][-10:]
         return float(np.mean(last))
 
-    _trials.work(
+    queue.work(
         opened,
         choices,
         lambda: _missing(opened, study),

@@ -8,8 +8,8 @@ import keras
 from keras import layers
 from keras import ops
 
-from keras_logitclip._counts import check_count
-from keras_logitclip._validation import check_flag
+from keras_logitclip._arguments import check_count
+from keras_logitclip._arguments import check_flag
 
 # The axes of an image here, whatever `keras.config.image_data_format()` says.
 _DATA_FORMAT = "channels_last"

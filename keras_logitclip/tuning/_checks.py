@@ -7,8 +7,8 @@ import sys
 import keras
 import numpy as np
 
-from keras_logitclip._inputs import take
-from keras_logitclip._validation import check_tau
+from keras_logitclip._arguments import check_tau
+from keras_logitclip._jobs.batches import take
 from keras_logitclip.losses import LogitClipLoss
 from keras_logitclip.tuning._training import Task
 from keras_logitclip.tuning._training import make_optimizer

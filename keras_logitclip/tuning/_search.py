@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_logitclip import _trials
-from keras_logitclip._counts import check_count
-from keras_logitclip._inputs import check_inputs
-from keras_logitclip._processes import exit_with_parent
-from keras_logitclip._processes import work_in_processes
-from keras_logitclip._validation import check_p
+from keras_logitclip._arguments import check_count
+from keras_logitclip._arguments import check_p
+from keras_logitclip._jobs import queue
+from keras_logitclip._jobs.batches import check_inputs
+from keras_logitclip._jobs.processes import exit_with_parent
+from keras_logitclip._jobs.processes import work_in_processes
 from keras_logitclip.tuning import _checks
 from keras_logitclip.tuning import _study
 from keras_logitclip.tuning._plan import planned_trainings
@@ -148,7 +148,7 @@ def search_tau(
     )
     if workers > 1:
         _checks.check_pickles(task)
-    _trials.import_optuna("`search_tau`")
+    queue.import_optuna("`search_tau`")
     parameters = _checks.check_model(task)
     settings = {
         "epochs": epochs,
@@ -165,7 +165,7 @@ def search_tau(
         "backend": keras.config.backend(),
     }
     study_arguments = (url, study_name, settings, grace_period)
-    study = _trials.open_study(*study_arguments)
+    study = queue.open_study(*study_arguments)
     planned = epochs * planned_trainings(len(taus), seeds)
     with ProgressBar(study, planned, verbose) as bar:
         if workers == 1:
@@ -190,7 +190,7 @@ def search_tau(
 
 
 def _work_in_process(task, taus, seeds, study_arguments):
-    study = _trials.open_study(*study_arguments)
+    study = queue.open_study(*study_arguments)
     grace_period = study_arguments[-1]
     _study.work(
         study, task, taus, seeds, grace_period, exit_with_parent, exit_with_parent

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from keras_logitclip import _trials
+from keras_logitclip._jobs import queue
 from keras_logitclip.tuning._plan import Progress
 from keras_logitclip.tuning._plan import Training
 from keras_logitclip.tuning._plan import progress
@@ -18,7 +18,7 @@ def check_storage(storage: str | None, study_name: str) -> str:
         ValueError: If it is neither SQLite nor PostgreSQL.
     """
     if storage is not None:
-        return _trials.check_storage(storage)
+        return queue.check_storage(storage)
     if not re.fullmatch(r"[\w.-]+", study_name):
         raise ValueError(
             "Invalid value for argument `study_name`: expected letters, digits and "
@@ -30,7 +30,7 @@ def check_storage(storage: str | None, study_name: str) -> str:
 
 def _trainings(study) -> dict:
     """Returns the trials that are complete, by what they trained."""
-    trials = _trials.complete_trials(study)
+    trials = queue.complete_trials(study)
     return {Training(*job): trial for job, trial in trials.items()}
 
 
@@ -91,4 +91,4 @@ def work(
     def missing():
         return progress_of(study, taus, seeds).missing
 
-    _trials.work(study, choices, missing, run, grace_period, on_trial_end)
+    queue.work(study, choices, missing, run, grace_period, on_trial_end)

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_logitclip._batches import ShuffledBatches
-from keras_logitclip._inputs import take
+from keras_logitclip._jobs.batches import ShuffledBatches
+from keras_logitclip._jobs.batches import take
 from keras_logitclip.losses import LogitClipLoss
 from keras_logitclip.tuning._plan import Training
 

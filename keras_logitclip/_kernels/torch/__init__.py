@@ -10,7 +10,6 @@ from functools import partial
 import torch
 
 from keras_logitclip._kernels import clip
-from keras_logitclip._kernels.cross_entropy import are_class_ids
 from keras_logitclip._kernels.cross_entropy import clip_then_cross_entropy
 from keras_logitclip._kernels.multiplier import range_of
 from keras_logitclip._kernels.torch.chunks import clip_by_chunks
@@ -29,6 +28,7 @@ from keras_logitclip._kernels.torch.rows import in_compute_dtype
 from keras_logitclip._kernels.torch.short_rows import are_short_rows
 from keras_logitclip._kernels.torch.short_rows import finish_gradient
 from keras_logitclip._kernels.torch.short_rows import losses_of_short_rows
+from keras_logitclip._labels import are_class_ids
 
 
 def logit_clip(logits, tau: float):

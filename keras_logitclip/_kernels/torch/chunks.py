@@ -7,7 +7,6 @@ as some thousand numbers: what takes one number per row is done for all chunks a
 
 import torch
 
-from keras_logitclip._kernels.cross_entropy import are_class_ids
 from keras_logitclip._kernels.cross_entropy import needs_maximum
 from keras_logitclip._kernels.torch.residuals import LOG2_E
 from keras_logitclip._kernels.torch.residuals import at_ids
@@ -23,6 +22,7 @@ from keras_logitclip._kernels.torch.rows import measure
 from keras_logitclip._kernels.torch.rows import new_columns
 from keras_logitclip._kernels.torch.rows import new_norm
 from keras_logitclip._kernels.torch.rows import row_sum
+from keras_logitclip._labels import are_class_ids
 
 # Elements of a chunk: enough to outweigh the cost of starting operations, and few
 # enough for the cache. A GPU has far more to start, and no such cache.

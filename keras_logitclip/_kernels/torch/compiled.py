@@ -2,7 +2,6 @@
 
 import torch
 
-from keras_logitclip._kernels.cross_entropy import are_class_ids
 from keras_logitclip._kernels.cross_entropy import needs_maximum
 from keras_logitclip._kernels.multiplier import range_of
 from keras_logitclip._kernels.torch.residuals import LOG2_E
@@ -12,6 +11,7 @@ from keras_logitclip._kernels.torch.residuals import make_residuals
 from keras_logitclip._kernels.torch.residuals import shifted
 from keras_logitclip._kernels.torch.rows import in_compute_dtype
 from keras_logitclip._kernels.torch.rows import row_sum
+from keras_logitclip._labels import are_class_ids
 
 
 def compiled_clip_vjp(logits, multiplier, tau, upstream):

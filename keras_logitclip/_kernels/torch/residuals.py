@@ -5,9 +5,9 @@ from collections import namedtuple
 
 import torch
 
-from keras_logitclip._kernels.cross_entropy import are_class_ids
 from keras_logitclip._kernels.torch.rows import in_compute_dtype
 from keras_logitclip._kernels.torch.rows import row_sum
+from keras_logitclip._labels import are_class_ids
 
 # PyTorch's exp2 takes a fraction of the time of its exp, on CPUs.
 LOG2_E = 1 / math.log(2)

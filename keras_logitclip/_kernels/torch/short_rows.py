@@ -9,7 +9,6 @@ from collections import namedtuple
 
 import torch
 
-from keras_logitclip._kernels.cross_entropy import are_class_ids
 from keras_logitclip._kernels.cross_entropy import needs_maximum
 from keras_logitclip._kernels.torch.rows import MAX_FLOAT32_SUM
 from keras_logitclip._kernels.torch.rows import chunks_of
@@ -20,6 +19,7 @@ from keras_logitclip._kernels.torch.rows import measure
 from keras_logitclip._kernels.torch.rows import new_columns
 from keras_logitclip._kernels.torch.rows import new_norm
 from keras_logitclip._kernels.torch.rows import row_sum
+from keras_logitclip._labels import are_class_ids
 
 # What the forward pass makes of the gradient: u, s, and the factor of the row that is
 # added to u.

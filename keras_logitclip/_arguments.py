@@ -1,0 +1,161 @@
+"""Checks of arguments: numbers, flags, axes and seeds."""
+
+import math
+import numbers
+import operator
+
+import numpy as np
+
+
+def check_number(name: str, value, interval: str, reason: str = "") -> float:
+    """Returns an argument as a float if it is a number in an interval.
+
+    Args:
+        name: Name of the argument.
+        value: What was given for it.
+        interval: The range, such as `"(0, 1]"` or `"[0, inf)"`: square brackets
+            include an end, round ones exclude it.
+        reason: What an error says about the interval, after a comma.
+    """
+    if not _is_real(value) or not _contains(interval, value):
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected {_in_words(interval)}"
+            f"{reason and ', ' + reason}. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    return float(value)
+
+
+def check_count(name: str, value, minimum: int = 1) -> int:
+    """Returns an argument as an int if it is an integer of at least `minimum`."""
+    number = _as_integer(value)
+    if number is None or number < minimum:
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected an integer of at least "
+            f"{minimum}. Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    return number
+
+
+def check_flag(name: str, value, expected: str = "`True` or `False`") -> bool:
+    """Returns an argument if it is a boolean."""
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected {expected}. "
+            f"Received: {name}={value!r}"
+        )
+    return value
+
+
+def check_tau(tau) -> float:
+    """Returns `tau` as a float if it is a positive number (`inf` included)."""
+    return check_number("tau", tau, "(0, inf]")
+
+
+def check_p(p) -> float:
+    """Returns the order `p` of a norm as a float if it is at least 1."""
+    return check_number("p", p, "[1, inf]")
+
+
+def check_rate(rate) -> float:
+    """Returns the noise rate as a float if it is in [0, 1]."""
+    return check_number("rate", rate, "[0, 1]")
+
+
+def check_num_classes(num_classes) -> int:
+    """Returns the number of classes as an int if there are at least two."""
+    return check_count("num_classes", num_classes, minimum=2)
+
+
+def check_axis(axis) -> int:
+    """Returns `axis` as an int if it is a single integer."""
+    number = _as_integer(axis)
+    if number is None:
+        raise ValueError(
+            "Invalid value for argument `axis`: expected one integer, the "
+            "position of the class axis. "
+            f"Received: axis={axis!r} (of type {type(axis).__name__})"
+        )
+    return number
+
+
+def resolve_axis(axis: int, rank: int) -> int:
+    """Returns `axis` counted from the front of a tensor of that rank."""
+    if not -rank <= axis < rank:
+        raise ValueError(
+            "Invalid value for argument `axis`: expected an integer in "
+            f"[{-rank}, {rank}) for logits of rank {rank}. "
+            f"Received: axis={axis}"
+        )
+    return axis % rank
+
+
+def resolve_class_axis(axis: int, shape) -> int:
+    """Returns the same for a batch, whose first axis holds the samples."""
+    resolved = resolve_axis(axis, len(shape))
+    if resolved == 0:
+        raise ValueError(
+            "Expected logits with a batch axis and a class axis, of shape "
+            "`(batch, ..., classes)`; along the batch axis, samples would be "
+            f"clipped together. Received: shape={tuple(shape)}, axis={axis}"
+        )
+    return resolved
+
+
+def check_seed(seed) -> np.random.Generator:
+    """Returns a generator of random numbers: the one given, or one of that seed."""
+    if isinstance(seed, np.random.Generator):
+        return seed
+    number = _as_integer(seed)
+    if number is None or number < 0:
+        raise ValueError(
+            "Invalid value for argument `seed`: expected an integer of at least 0 or "
+            "a `numpy.random.Generator`, so that the same noise can be drawn again. "
+            f"Received: seed={seed!r} (of type {type(seed).__name__})"
+        )
+    return np.random.default_rng(number)
+
+
+def describe_seed(seed) -> int | str:
+    """Returns the seed, or the name of the generator that was given instead."""
+    return str(seed) if isinstance(seed, np.random.Generator) else int(seed)
+
+
+def _ends(interval: str) -> tuple[float, float]:
+    lower, upper = interval[1:-1].split(",")
+    return float(lower), float(upper)
+
+
+def _contains(interval, value) -> bool:
+    lower, upper = _ends(interval)
+    above = lower <= value if interval[0] == "[" else lower < value
+    return above and (value <= upper if interval[-1] == "]" else value < upper)
+
+
+def _in_words(interval) -> str:
+    lower, upper = _ends(interval)
+    if upper < math.inf:
+        return f"a number in {interval}"
+    limit = (
+        f"of at least {lower:g}" if interval[0] == "[" else f"greater than {lower:g}"
+    )
+    if interval[-1] == "]":
+        return f'a number {limit} (`float("inf")` included)'
+    return f"a finite number {limit}"
+
+
+def _is_real(value) -> bool:
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and not math.isnan(value)
+    )
+
+
+def _as_integer(value) -> int | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

@@ -1,0 +1,1 @@
+"""What searches and studies share: a queue of jobs, processes and batches."""

@@ -1,0 +1,214 @@
+"""Labels against logits: ids or weights, shapes, ranges, and what counts."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_logitclip._arguments import resolve_axis
+from keras_logitclip._numerics import compute_dtype_of
+
+# Numbers of classes up to which a dtype represents every class id.
+_MAX_CLASSES = {"bfloat16": 256, "float16": 2048}
+
+
+def to_rows(y_true, y_pred, axis: int):
+    """Returns labels and a matrix whose rows lie along `axis` of `y_pred`.
+
+    Args:
+        y_true: Tensor of labels.
+        y_pred: Tensor of predictions.
+        axis: The class axis.
+
+    Returns:
+        The labels: class ids of shape `(N,)` and dtype int32, -1 for what is no
+        class, or weights of the classes, of shape `(N, K)` and the dtype to
+        compute in; and the predictions, of shape `(N, K)` and their own dtype.
+
+    Raises:
+        ValueError: If the shapes do not match, or if `y_pred` are integers.
+    """
+    axis = resolve_axis(axis, len(y_pred.shape))
+    check_labels(y_true, y_pred, axis)
+    dtype = compute_dtype_of(y_pred)
+    rows = _rows(y_pred, axis)
+    if holds_class_ids(y_true, y_pred, axis):
+        check_class_ids_are_exact(y_true, y_pred.shape[axis])
+        return _class_ids(y_true, ops.shape(rows)[-1]), rows
+    if y_true.shape[axis] is None:
+        return _weights_of_unknown_kind(_rows(y_true, axis), rows), rows
+    return ops.cast(_rows(y_true, axis), dtype), rows
+
+
+def from_rows(values, y_pred, axis: int):
+    """Returns one value per row in the shape of `y_pred` without `axis`."""
+    if len(y_pred.shape) == 2:
+        return values
+    axis = resolve_axis(axis, len(y_pred.shape))
+    return ops.reshape(values, without_axis(ops.shape(y_pred), axis))
+
+
+def without_axis(shape, axis: int) -> tuple:
+    """Returns a shape without the size at an axis."""
+    return tuple(size for i, size in enumerate(shape) if i != axis)
+
+
+def are_class_ids(labels) -> bool:
+    """Returns whether the labels of `to_rows` are class ids, not weights."""
+    return len(labels.shape) == 1
+
+
+def nan_without_class(ids, values):
+    """Returns the values, and NaN where the id is no class.
+
+    The gradient is NaN there, too, because the values are multiplied. NaN is the
+    root of -1 and no constant, which a search for NaN would find in every graph.
+    """
+    root = ops.sqrt(ops.cast(ops.minimum(ids, 0), values.dtype))
+    return values * (1 + root)
+
+
+def holds_class_ids(y_true, logits, axis: int) -> bool:
+    """Returns whether the labels are class ids, not one weight per class."""
+    if len(y_true.shape) < len(logits.shape):
+        return True
+    return y_true.shape[axis] == 1 and logits.shape[axis] != 1
+
+
+def check_labels(y_true, logits, axis: int) -> None:
+    """Raises an error if the labels have neither shape that fits logits."""
+    expected = list(logits.shape)
+    if len(y_true.shape) < len(expected):
+        del expected[axis]
+    elif holds_class_ids(y_true, logits, axis):
+        expected[axis] = 1
+    fits = len(y_true.shape) == len(expected) and all(
+        size is None or limit is None or size == limit
+        for size, limit in zip(y_true.shape, expected, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            "Expected labels of the shape of the logits, or of that shape without "
+            f"axis {axis} or with size 1 there for class ids. "
+            f"Received: y_true.shape={tuple(y_true.shape)}, "
+            f"logits.shape={tuple(logits.shape)}"
+        )
+
+
+def check_class_ids_are_exact(y_true, classes: int | None) -> None:
+    """Raises an error if the dtype of class ids cannot represent all of them."""
+    dtype = keras.backend.standardize_dtype(y_true.dtype)
+    limit = _MAX_CLASSES.get(dtype)
+    if limit and classes and classes > limit:
+        raise ValueError(
+            f"Class ids of more than {limit} classes cannot be represented in "
+            f"{dtype}. Expected ids of an integer dtype, or one-hot labels. "
+            f"Received: {classes} classes, labels of dtype {dtype}"
+        )
+
+
+def check_class_ids(labels, num_classes: int, name: str = "labels") -> np.ndarray:
+    """Returns a copy of the labels as int64 if they are ids of these classes."""
+    labels = np.asarray(labels)
+    received = f"Received: {name} of dtype {labels.dtype} and shape {labels.shape}"
+    if labels.ndim != 1 or not labels.size:
+        is_column = labels.shape[1:] == (1,)
+        remedy = f" Make it so with `{name}.ravel()`." if is_column else ""
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected class ids of shape "
+            f"`(samples,)`, at least one.{remedy} {received}"
+        )
+    if labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected class ids, integers in "
+            f"[0, {num_classes}). {received}"
+        )
+    outside = (labels < 0) | (labels >= num_classes)
+    if outside.any():
+        first = outside.argmax()
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected class ids in "
+            f"[0, {num_classes}). Received: {labels[first]} at position {first} "
+            f"({outside.sum()} of {len(labels)} are outside)"
+        )
+    return labels.astype("int64")
+
+
+def refuse_probabilities(logits, remedy: str) -> None:
+    """Raises an error if Keras recorded that these came out of an activation.
+
+    Keras leaves the logits on what its softmax and sigmoid return (not under
+    JAX, whose tensors take no attributes). Taken for logits, such an output
+    gives a finite loss of the wrong kind, and nobody would notice.
+    """
+    if hasattr(logits, "_keras_logits"):
+        raise ValueError(
+            "Expected logits. Received: probabilities, the output of a softmax or "
+            "sigmoid activation. Remove that activation from the model's last "
+            f"layer; {remedy}"
+        )
+
+
+def mask_of(x):
+    """Returns the mask of a tensor, or `None`.
+
+    There is no public way to read or set it; under JAX the mask is no attribute of
+    the tensor.
+    """
+    from keras.src.backend import get_keras_mask
+
+    return get_keras_mask(x)
+
+
+def set_mask(losses, mask) -> None:
+    """Tells Keras which values count, as its own `ignore_class` does."""
+    from keras.src.backend import set_keras_mask
+
+    set_keras_mask(losses, mask=mask)
+
+
+def copy_masks(losses, *sources) -> None:
+    """Lets those values count that count in each source that has a mask."""
+    masks = [mask for mask in map(mask_of, sources) if mask is not None]
+    if masks:
+        mask = masks[0]
+        for other in masks[1:]:
+            mask = ops.logical_and(mask, other)
+        set_mask(losses, mask)
+
+
+def _rows(x, axis):
+    if axis != len(x.shape) - 1:
+        x = ops.moveaxis(x, axis, -1)
+    return x if len(x.shape) == 2 else ops.reshape(x, (-1, ops.shape(x)[-1]))
+
+
+def _class_ids(y_true, classes):
+    """Returns flat class ids as int32, and -1 for what is no class.
+
+    What the backends do with such an id differs: to raise, to return zero, or to
+    ignore the sample.
+    """
+    given = y_true if len(y_true.shape) == 1 else ops.reshape(y_true, (-1,))
+    # The small integer types cannot be compared with a large number of classes.
+    dtype = keras.backend.standardize_dtype(given.dtype)
+    ids = ops.cast(given, "int64" if dtype in ("int64", "uint64") else "int32")
+    valid = (ids >= 0) & (ids < classes)
+    if "float" in dtype:
+        valid = valid & (ops.cast(ids, dtype) == given)
+    return ops.cast(ops.where(valid, ids, -1), "int32")
+
+
+def _weights_of_unknown_kind(labels, rows):
+    """Returns weights of the classes for labels whose size the graph does not know.
+
+    One label per row is a class id. Any other size has to be the number of classes,
+    which the selection checks when it runs.
+    """
+    classes, dtype = ops.shape(rows)[-1], compute_dtype_of(rows)
+    column = labels[:, :1]
+    is_class = ops.cast(ops.arange(classes), labels.dtype) == column
+    one_hot = ops.cast(is_class, dtype)
+    # What is no class has the weights 0 / 0.
+    one_hot = one_hot / ops.sum(one_hot, -1, keepdims=True)
+    holds_ids = ops.equal(ops.shape(labels)[-1], 1)
+    return ops.where(holds_ids, one_hot, ops.cast(labels, dtype))
