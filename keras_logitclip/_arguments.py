@@ -67,6 +67,18 @@ def check_num_classes(num_classes) -> int:
     return check_count("num_classes", num_classes, minimum=2)
 
 
+def check_ignore_class(ignore_class) -> int | None:
+    """Returns the class id to ignore as an int, or `None` if there is none."""
+    number = _as_integer(ignore_class)
+    if number is None and ignore_class is not None:
+        raise ValueError(
+            "Invalid value for argument `ignore_class`: expected a class id, an "
+            "integer, or `None`. Received: "
+            f"ignore_class={ignore_class!r} (of type {type(ignore_class).__name__})"
+        )
+    return number
+
+
 def check_axis(axis) -> int:
     """Returns `axis` as an int if it is a single integer."""
     number = _as_integer(axis)

@@ -94,6 +94,17 @@ def check_labels(y_true, logits, axis: int) -> None:
         )
 
 
+def check_several_classes(y_pred, axis: int) -> None:
+    """Raises an error if there is one class only, of which softmax knows nothing."""
+    if y_pred.shape[axis] == 1:
+        raise ValueError(
+            "Expected logits of at least two classes, of shape "
+            "`(batch, ..., classes)`. For a model with one logit, use two outputs, or "
+            "a binary loss such as `keras.losses.BinaryCrossentropy`. "
+            f"Received: y_pred.shape={tuple(y_pred.shape)}, axis={axis}"
+        )
+
+
 def check_class_ids_are_exact(y_true, classes: int | None) -> None:
     """Raises an error if the dtype of class ids cannot represent all of them."""
     dtype = keras.backend.standardize_dtype(y_true.dtype)
@@ -146,6 +157,50 @@ def refuse_probabilities(logits, remedy: str) -> None:
             "sigmoid activation. Remove that activation from the model's last "
             f"layer; {remedy}"
         )
+
+
+def counted_values(shape, mask, sample_weight):
+    """Returns which values a mask and sample weights of zero do not hide.
+
+    Args:
+        shape: Shape of the values.
+        mask: Tensor of the shape of the values, or `None`.
+        sample_weight: Weights of the values, of a shape that broadcasts to theirs or
+            does so without a last axis of size 1, or `None`.
+
+    Returns:
+        A boolean tensor of that shape, or `None` if there is nothing to hide.
+    """
+    counted = None
+    for name, given in (("mask", mask), ("sample_weight", sample_weight)):
+        if given is not None:
+            given = ops.cast(ops.convert_to_tensor(given), "bool")
+            given = _broadcast(name, given, shape)
+            counted = given if counted is None else ops.logical_and(counted, given)
+    return counted
+
+
+def is_kept(y_true, y_pred, axis: int, ignore_class: int):
+    """Returns which labels are not `ignore_class`, one value per sample."""
+    if not holds_class_ids(y_true, y_pred, axis):
+        raise ValueError(
+            "Expected class ids as labels, because the loss has an `ignore_class`. "
+            f"Received: labels of shape {tuple(y_true.shape)} for logits of shape "
+            f"{tuple(y_pred.shape)}, ignore_class={ignore_class}"
+        )
+    if keras.backend.standardize_dtype(y_true.dtype) in ("uint8", "uint16"):
+        y_true = ops.cast(y_true, "int32")  # They hold no -1.
+    kept = ops.not_equal(y_true, ignore_class)
+    return ops.reshape(kept, without_axis(ops.shape(y_pred), axis))
+
+
+def hide(y_true, y_pred, axis: int, counted):
+    """Returns labels and predictions, with zeros for the samples that do not count."""
+    counted = ops.expand_dims(counted, axis)
+    y_pred = ops.where(counted, y_pred, ops.zeros_like(y_pred))
+    if holds_class_ids(y_true, y_pred, axis):
+        counted = ops.reshape(counted, ops.shape(y_true))
+    return ops.where(counted, y_true, ops.zeros_like(y_true)), y_pred
 
 
 def mask_of(x):
@@ -212,3 +267,18 @@ def _weights_of_unknown_kind(labels, rows):
     one_hot = one_hot / ops.sum(one_hot, -1, keepdims=True)
     holds_ids = ops.equal(ops.shape(labels)[-1], 1)
     return ops.where(holds_ids, one_hot, ops.cast(labels, dtype))
+
+
+def _broadcast(name, given, shape):
+    rank = len(shape)
+    if len(given.shape) == rank + 1 and given.shape[-1] == 1:
+        given = ops.squeeze(given, -1)
+    ends = zip(reversed(given.shape), reversed(shape), strict=False)
+    known = [pair for pair in ends if all(isinstance(size, int) for size in pair)]
+    if len(given.shape) > rank or any(n not in (1, size) for n, size in known):
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected a shape that broadcasts to "
+            f"that of the losses. Received: shape {tuple(given.shape)} for losses of "
+            f"shape {tuple(shape)}"
+        )
+    return ops.broadcast_to(given, shape)

@@ -95,3 +95,35 @@ def constant(value, like):
     compute in float32.
     """
     return ops.convert_to_tensor(value, dtype=like.dtype)
+
+
+def at_least(x, minimum: float):
+    """Returns `ops.maximum`, which on torch makes float32 of float64."""
+    minimum = constant(minimum, x)
+    return ops.where(x < minimum, minimum, x)
+
+
+def finite_log(x):
+    """Returns the logarithm of `x`, or of the smallest normal number above it."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.log(at_least(x, float(np.finfo(dtype).tiny)))
+
+
+def one_minus_exp(log_probability):
+    """Returns 1 - p, which does not cancel where p is close to 1.
+
+    Its gradient does not vanish where p is close to 0. That of `ops.expm1` would: JAX
+    and torch compute it as `expm1(x) + 1`, which rounds to zero below 6e-8.
+    """
+    probability = ops.exp(log_probability)
+    if keras.config.backend() == "openvino":
+        # Its `expm1` is the difference that cancels. Elsewhere, `tanh` is less exact.
+        near = ops.tanh(log_probability / 2) * (probability + 1)
+    else:
+        near = ops.expm1(log_probability)
+    return -ops.where(log_probability > -1, near, probability - 1)
+
+
+def box_cox(log_probability, q: float):
+    """Returns (1 - p**q) / q, precise where p**q is close to 1."""
+    return one_minus_exp(q * log_probability) / q

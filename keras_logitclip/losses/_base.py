@@ -1,0 +1,239 @@
+"""Bases of the losses: what hides samples, reads labels and checks logits, once."""
+
+import re
+
+import keras
+from keras import ops
+
+from keras_logitclip._arguments import check_axis
+from keras_logitclip._arguments import check_flag
+from keras_logitclip._arguments import check_ignore_class
+from keras_logitclip._arguments import resolve_class_axis
+from keras_logitclip._labels import are_class_ids
+from keras_logitclip._labels import check_several_classes
+from keras_logitclip._labels import counted_values
+from keras_logitclip._labels import from_rows
+from keras_logitclip._labels import hide
+from keras_logitclip._labels import is_kept
+from keras_logitclip._labels import mask_of
+from keras_logitclip._labels import nan_without_class
+from keras_logitclip._labels import refuse_probabilities
+from keras_logitclip._labels import set_mask
+from keras_logitclip._labels import to_rows
+from keras_logitclip._labels import without_axis
+from keras_logitclip._numerics import at_least
+from keras_logitclip._numerics import compute_dtype_of
+from keras_logitclip._numerics import finite_log
+
+
+class LogitsLoss(keras.losses.Loss):
+    """Computes one value per sample from labels and logits: the base of all losses.
+
+    A subclass defines `of_rows(labels, logits)`. It inherits the kinds of labels,
+    the class axis, masks and the checks. Where a mask, a sample weight of zero or
+    `ignore_class` hides a sample, its label and its logits have no influence,
+    whatever they are.
+
+    Args:
+        axis: Integer, the class axis. Defaults to `-1`.
+        ignore_class: Class id of samples that do not count, such as 255 for void
+            pixels, or `None`. It has to be no class of the model's or one that is
+            never to be learned. Defaults to `None`.
+        reduction: As in `keras.losses.Loss`. Defaults to `"sum_over_batch_size"`.
+        name: Name of the loss. Defaults to the name of the class in snake case.
+        dtype: The dtype of the loss's computations, as in `keras.losses.Loss`.
+            Defaults to `None`, which means `keras.config.floatx()`.
+
+    Call arguments:
+        y_true: Class ids, of the shape of `y_pred` without `axis` or with size 1
+            there, or one-hot or soft labels of the shape of `y_pred`. Soft labels
+            give the mean of the loss over the labels, unless the loss says
+            otherwise. An id outside of the classes gives NaN, unless it is hidden.
+        y_pred: Logits of shape `(batch, ..., classes)`.
+
+    Raises:
+        ValueError: If an argument is out of range; and, when called, if the labels
+            do not fit, if there is one class only, or if `y_pred` came out of a
+            softmax or sigmoid (unnoticed under JAX, where Keras leaves no mark of
+            it).
+    """
+
+    # Read by the losses that wrap another one, like that of Keras's losses.
+    from_logits = True
+    # What `bounds` and the table of losses ask: whether all classes but the label
+    # are alike to the loss, and whether it is a function of the label's probability
+    # that falls where this grows.
+    is_symmetric = False
+    falls_with_probability = False
+
+    def __init__(
+        self,
+        axis: int = -1,
+        ignore_class: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype=None,
+    ):
+        name = name or snake_case(type(self).__name__)
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.axis = check_axis(axis)
+        self.ignore_class = check_ignore_class(ignore_class)
+        self._reduce = _Reduction(name=name, reduction=reduction, dtype=dtype)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Both marks are on the tensor as the model returns it, before any cast.
+        self._check_logits(y_pred)
+        mask = mask_of(y_pred)
+        y_true = ops.convert_to_tensor(y_true)
+        y_pred = ops.convert_to_tensor(y_pred, dtype=self.dtype)
+        axis = resolve_class_axis(self.axis, y_pred.shape)
+        shape = without_axis(ops.shape(y_pred), axis)
+        counted = counted_values(shape, mask, sample_weight)
+        losses = self._values(y_true, y_pred, counted)
+        if mask is not None:
+            kept = mask_of(losses)
+            set_mask(losses, mask if kept is None else ops.logical_and(mask, kept))
+        return self._reduce(losses, losses, sample_weight)
+
+    def call(self, y_true, y_pred):
+        self._check_logits(y_pred)
+        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        return self._values(y_true, y_pred, None)
+
+    def of_rows(self, labels, logits):
+        """Computes the loss of each row.
+
+        Args:
+            labels: Class ids of shape `(N,)` and dtype int32, -1 for what is no
+                class, or weights of the classes of shape `(N, K)`.
+            logits: Logits of shape `(N, K)`, float32 or float64.
+
+        Returns:
+            The losses, of shape `(N,)`.
+        """
+        raise NotImplementedError
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "ignore_class": self.ignore_class,
+            "dtype": self.dtype,
+        }
+
+    def compute(self, y_true, y_pred, axis: int, counted):
+        """Computes the values of samples of which nothing is hidden any more.
+
+        Args:
+            y_true: Tensor of labels.
+            y_pred: Tensor of logits.
+            axis: The class axis, counted from the front.
+            counted: Boolean tensor of the shape of `y_pred` without `axis`, which
+                samples count, or `None` if all do.
+        """
+        check_several_classes(y_pred, axis)
+        labels, rows = to_rows(y_true, y_pred, axis)
+        rows = ops.cast(rows, compute_dtype_of(rows))
+        losses = self.of_rows(labels, self._inputs_of_rows(rows))
+        return from_rows(losses, y_pred, axis)
+
+    def _inputs_of_rows(self, rows):
+        return rows
+
+    def _values(self, y_true, y_pred, counted):
+        axis = resolve_class_axis(self.axis, y_pred.shape)
+        kept = None
+        if self.ignore_class is not None:
+            kept = is_kept(y_true, y_pred, axis, self.ignore_class)
+            counted = kept if counted is None else ops.logical_and(kept, counted)
+        if counted is None:
+            return self.compute(y_true, y_pred, axis, None)
+        y_true, y_pred = hide(y_true, y_pred, axis, counted)
+        losses = self.compute(y_true, y_pred, axis, counted)
+        mask = mask_of(losses)
+        if len(losses.shape) == len(counted.shape):
+            losses = ops.where(counted, losses, ops.zeros_like(losses))
+        if kept is not None:
+            mask = kept if mask is None else ops.logical_and(kept, mask)
+        if mask is not None:
+            set_mask(losses, mask)
+        return losses
+
+    def _check_logits(self, y_pred):
+        refuse_probabilities(y_pred, remedy="this loss takes the logits themselves.")
+
+
+class ClassificationLoss(LogitsLoss):
+    """Computes one value per sample from labels and probabilities.
+
+    A subclass defines `of_label(log_probability)` where the loss depends on the
+    probability of the label alone, or else `of_rows(labels, log_probabilities)`.
+
+    Args:
+        from_logits: Whether `y_pred` are logits, not probabilities. Defaults to
+            `True`.
+        **kwargs: The arguments of `LogitsLoss`: `axis`, `ignore_class`,
+            `reduction`, `name` and `dtype`.
+    """
+
+    def __init__(self, from_logits: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.from_logits = check_flag(
+            "from_logits", from_logits, "`True` for logits or `False` for probabilities"
+        )
+
+    def of_label(self, log_probability):
+        """Computes the loss of labels from the logarithm of their probability.
+
+        The result has to be finite for every finite logarithm.
+        """
+        raise NotImplementedError
+
+    def of_rows(self, labels, log_probabilities):
+        """Computes the loss of each row, by default the mean over its labels."""
+        if are_class_ids(labels):
+            losses = self.of_label(pick(log_probabilities, labels))
+            return nan_without_class(labels, losses)
+        return ops.sum(labels * self.of_label(log_probabilities), -1)
+
+    def get_config(self):
+        return {**super().get_config(), "from_logits": self.from_logits}
+
+    def _inputs_of_rows(self, rows):
+        if self.from_logits:
+            return ops.log_softmax(rows, -1)
+        log_probabilities = finite_log(rows)
+        # A softmax can return a little more than 1, and 1 - p must not be negative.
+        excess = ops.stop_gradient(at_least(log_probabilities, 0.0))
+        return log_probabilities - excess
+
+    def _check_logits(self, y_pred):
+        if self.from_logits:
+            refuse_probabilities(
+                y_pred, remedy="or else give the loss `from_logits=False`."
+            )
+
+
+class _Reduction(keras.losses.Loss):
+    """Weights and reduces values that are given as predictions."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+def mean_over_labels(labels, losses):
+    """Returns the entry of each row at its label, or their mean over soft labels."""
+    if are_class_ids(labels):
+        return nan_without_class(labels, pick(losses, labels))
+    return ops.sum(labels * losses, -1)
+
+
+def pick(values, ids):
+    """Returns the entry of each row at the class id (at 0 for what is no class)."""
+    ids = ops.maximum(ids, 0)[:, None]
+    return ops.squeeze(ops.take_along_axis(values, ids, -1), -1)
+
+
+def snake_case(name: str) -> str:
+    """Returns the name of a class in snake case."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
