@@ -47,7 +47,7 @@ def build_model(tau):
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),
         LogitClipLoss("sparse_categorical_crossentropy", tau=tau),
-        metrics=[metrics.LogitNorm(), metrics.ClippedFraction(tau=tau)],
+        metrics=[metrics.MeanLogitNorm(), metrics.ClippedFraction(tau=tau)],
     )
     return model
 

@@ -145,18 +145,39 @@ def check_class_ids(labels, num_classes: int, name: str = "labels") -> np.ndarra
 
 
 def refuse_probabilities(logits, remedy: str) -> None:
-    """Raises an error if Keras recorded that these came out of an activation.
+    """Raises an error if these are known to come out of an activation.
 
-    Keras leaves the logits on what its softmax and sigmoid return (not under
-    JAX, whose tensors take no attributes). Taken for logits, such an output
-    gives a finite loss of the wrong kind, and nobody would notice.
+    Taken for logits, such an output gives a finite loss of the wrong kind, and
+    nobody would notice.
     """
-    if hasattr(logits, "_keras_logits"):
+    if hasattr(logits, "_keras_logits") or _comes_from_activation(logits):
         raise ValueError(
             "Expected logits. Received: probabilities, the output of a softmax or "
             "sigmoid activation. Remove that activation from the model's last "
             f"layer; {remedy}"
         )
+
+
+def look_like_probabilities(values: np.ndarray, axis: int = -1) -> bool:
+    """Returns whether all rows are distributions, as those of a softmax are."""
+    values = np.asarray(values, "float64")
+    if not values.size or not (values >= 0).all():
+        return False
+    return bool(np.allclose(values.sum(axis), 1, rtol=0, atol=1e-2))
+
+
+def _comes_from_activation(logits) -> bool:
+    """Returns whether a symbolic tensor is what a softmax or sigmoid returns.
+
+    Keras leaves the logits on what its activations return, except on the tensors of
+    JAX, which take no attributes. While a functional model is built, its tensors know
+    the operation that they come from.
+    """
+    history = getattr(logits, "_keras_history", None)
+    operation = getattr(history, "operation", None)
+    activation = getattr(operation, "activation", operation)
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return name.lower() in ("softmax", "sigmoid")
 
 
 def counted_values(shape, mask, sample_weight):

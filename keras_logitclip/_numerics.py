@@ -127,3 +127,12 @@ def one_minus_exp(log_probability):
 def box_cox(log_probability, q: float):
     """Returns (1 - p**q) / q, precise where p**q is close to 1."""
     return one_minus_exp(q * log_probability) / q
+
+
+def inverse_of_mean(values, counted):
+    """Returns 1 / mean of the positive values that count, and 1 if none does."""
+    counted = ops.cast(counted, values.dtype)
+    total = ops.sum(ops.where(counted == 1, values, ops.zeros_like(values)))
+    mean_exists = total > 0  # False for NaN.
+    inverse = ops.sum(counted) / ops.where(mean_exists, total, ops.ones_like(total))
+    return ops.where(mean_exists, inverse, ops.ones_like(total))

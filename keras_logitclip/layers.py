@@ -4,19 +4,27 @@ import keras
 
 from keras_logitclip import ops
 from keras_logitclip._arguments import check_axis
+from keras_logitclip._arguments import check_flag
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
 from keras_logitclip._arguments import resolve_class_axis
+from keras_logitclip._labels import counted_values
 from keras_logitclip._labels import refuse_probabilities
+from keras_logitclip._labels import without_axis
+from keras_logitclip._settings import FixedOnceCalled
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
-class LogitClip(keras.layers.Layer):
+class LogitClip(FixedOnceCalled, keras.layers.Layer):
     """Clips the norm of the logits at `tau`.
 
     Place it after the layer that returns the logits. Whatever loss follows is
     bounded, so a wrong label cannot pull without limit; the predicted class
     is the same with and without it.
+
+    Where some classes are masked by large negative logits, mask after clipping: a
+    single -1e9 is nearly the whole norm, and the other logits would be squeezed to
+    nothing.
 
     `LogitClipLoss` does the same inside the loss and leaves the model as it
     is. Use the layer when clipping is part of the model: for a custom
@@ -38,6 +46,9 @@ class LogitClip(keras.layers.Layer):
             the paper, where clipping belongs to the model's link function.
             With `True`, evaluation and prediction see the raw logits.
             Defaults to `False`.
+        normalize_gradient: Boolean, as in `LogitClipLoss`: whether the gradient of
+            the batch is divided by the mean of `minimum(1, tau / norm)`, over what
+            the mask of the inputs does not hide. Defaults to `False`.
         **kwargs: Keyword arguments of `keras.layers.Layer`, such as `name`
             and `dtype`.
 
@@ -52,8 +63,8 @@ class LogitClip(keras.layers.Layer):
     Raises:
         ValueError: If an argument is out of range, or if the inputs are
             integers, have no class axis besides the batch, or came out of a
-            softmax or sigmoid (unnoticed under JAX, where Keras leaves no
-            mark of it).
+            softmax or sigmoid (under JAX noticed in functional and sequential
+            models only, because its tensors take no mark).
 
     Example:
 
@@ -77,41 +88,56 @@ class LogitClip(keras.layers.Layer):
         p: float = 2,
         axis: int = -1,
         training_only: bool = False,
+        normalize_gradient: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.tau = check_tau(tau)
         self.p = check_p(p)
         self.axis = check_axis(axis)
-        if not isinstance(training_only, bool):
-            raise ValueError(
-                "Invalid value for argument `training_only`: expected a boolean. "
-                f"Received: training_only={training_only!r}"
-            )
-        self.training_only = training_only
+        self.training_only = check_flag("training_only", training_only)
+        self.normalize_gradient = check_flag("normalize_gradient", normalize_gradient)
         self.supports_masking = True
 
-    def call(self, inputs, training=None):
-        resolve_class_axis(self.axis, inputs.shape)
+    def is_setting(self, name):
+        return name in self._settings()
+
+    def __call__(self, inputs, *args, **kwargs):
+        # Before Keras casts the inputs, which takes the mark from them.
         refuse_probabilities(
             inputs, remedy="a softmax, where one is needed, comes after `LogitClip`."
         )
+        self.fix_settings()
+        return super().__call__(inputs, *args, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        axis = resolve_class_axis(self.axis, inputs.shape)
         if self.training_only and not training:
             return inputs
-        return ops.logit_clip(inputs, self.tau, self.p, self.axis)
+        outputs = ops.compute_clip(inputs, self.tau, self.p, axis)
+        if not self.normalize_gradient:
+            return outputs
+        shape = without_axis(keras.ops.shape(inputs), axis)
+        counted = counted_values(shape, mask, None)
+        if counted is None:
+            counted = keras.ops.ones(shape, "bool")
+        return ops.normalize_gradient(outputs, inputs, self.tau, self.p, axis, counted)
 
     def compute_output_shape(self, input_shape):
         resolve_class_axis(self.axis, input_shape)
         return input_shape
 
     def get_config(self):
-        config = super().get_config()
-        config.update(
-            {
-                "tau": self.tau,
-                "p": self.p,
-                "axis": self.axis,
-                "training_only": self.training_only,
-            }
-        )
-        return config
+        return {**super().get_config(), **self._settings()}
+
+    def __repr__(self):
+        return f"<LogitClip name={self.name}, tau={self.tau:g}, built={self.built}>"
+
+    def _settings(self):
+        return {
+            "tau": self.tau,
+            "p": self.p,
+            "axis": self.axis,
+            "training_only": self.training_only,
+            "normalize_gradient": self.normalize_gradient,
+        }

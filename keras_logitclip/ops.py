@@ -10,11 +10,13 @@ from keras_logitclip._arguments import check_tau
 from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._kernels import clip
 from keras_logitclip._labels import check_labels
+from keras_logitclip._labels import check_several_classes
 from keras_logitclip._labels import from_rows
 from keras_logitclip._labels import to_rows
 from keras_logitclip._labels import without_axis
 from keras_logitclip._numerics import compute_dtype_of
 from keras_logitclip._numerics import factored_norm
+from keras_logitclip._numerics import inverse_of_mean
 from keras_logitclip._numerics import nonzero
 
 
@@ -104,7 +106,7 @@ def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
     arguments = {"tau": check_tau(tau), "p": check_p(p), "axis": check_axis(axis)}
     if isinstance(logits, keras.KerasTensor):
         return _LogitClipOperation(**arguments)(logits)
-    return _logit_clip(logits, **arguments)
+    return compute_clip(ops.convert_to_tensor(logits), **arguments)
 
 
 def clipped_softmax_cross_entropy(
@@ -163,7 +165,9 @@ def clipped_softmax_cross_entropy(
     arguments = {"tau": check_tau(tau), "p": check_p(p), "axis": check_axis(axis)}
     if any(isinstance(x, keras.KerasTensor) for x in (y_true, logits)):
         return _ClippedSoftmaxCrossEntropyOperation(**arguments)(y_true, logits)
-    return _clipped_softmax_cross_entropy(y_true, logits, **arguments)
+    return compute_cross_entropy(
+        ops.convert_to_tensor(y_true), ops.convert_to_tensor(logits), **arguments
+    )
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
@@ -210,7 +214,7 @@ class _LogitClipOperation(_ClippingOperation):
     """`logit_clip` as a node of a functional model."""
 
     def call(self, logits):
-        return _logit_clip(logits, self.tau, self.p, self.axis)
+        return compute_clip(logits, self.tau, self.p, self.axis)
 
     def compute_output_spec(self, logits):
         compute_dtype_of(logits)
@@ -223,9 +227,7 @@ class _ClippedSoftmaxCrossEntropyOperation(_ClippingOperation):
     """`clipped_softmax_cross_entropy` as a node of a functional model."""
 
     def call(self, y_true, logits):
-        return _clipped_softmax_cross_entropy(
-            y_true, logits, self.tau, self.p, self.axis
-        )
+        return compute_cross_entropy(y_true, logits, self.tau, self.p, self.axis)
 
     def compute_output_spec(self, y_true, logits):
         axis = resolve_axis(self.axis, len(logits.shape))
@@ -234,7 +236,8 @@ class _ClippedSoftmaxCrossEntropyOperation(_ClippingOperation):
         return keras.KerasTensor(shape, dtype=compute_dtype_of(logits))
 
 
-def _logit_clip(logits, tau, p, axis):
+def compute_clip(logits, tau: float, p: float, axis: int):
+    """Computes `logit_clip` of a tensor, with arguments that have been checked."""
     if _traced_by_torchscript():
         return _clip_in_plain_operations(logits, tau, p, axis)
     return _kernels.logit_clip(logits, tau, p, axis)
@@ -261,8 +264,45 @@ def _clip_in_plain_operations(logits, tau, p, axis):
     return ops.cast(clipped, logits.dtype)
 
 
-def _clipped_softmax_cross_entropy(y_true, logits, tau, p, axis):
-    y_true, logits = ops.convert_to_tensor(y_true), ops.convert_to_tensor(logits)
+def compute_cross_entropy(
+    y_true, logits, tau: float, p: float, axis: int, normalized_over=None
+):
+    """Computes `clipped_softmax_cross_entropy` of tensors, without its checks.
+
+    Args:
+        y_true: Labels.
+        logits: Logits.
+        tau: Threshold of the norm.
+        p: Order of the norm.
+        axis: The class axis.
+        normalized_over: As in `normalize_gradient`, or `None` for the gradient as it
+            is.
+    """
+    check_several_classes(logits, axis)
     labels, rows = to_rows(y_true, logits, axis)
-    losses = _kernels.clipped_cross_entropy(labels, rows, tau, p)
+    if normalized_over is not None:
+        normalized_over = ops.reshape(normalized_over, (-1,))
+    losses = _kernels.clipped_cross_entropy(labels, rows, tau, p, normalized_over)
     return from_rows(losses, logits, axis)
+
+
+def normalize_gradient(
+    values, logits, tau: float, p: float, axis: int, normalized_over
+):
+    """Returns values with the gradient that they would have without shrinking.
+
+    It is divided by the mean of minimum(1, tau / norm), a constant.
+
+    Args:
+        values: What was computed from clipped logits.
+        logits: The logits.
+        tau: Threshold of the norm.
+        p: Order of the norm.
+        axis: The class axis.
+        normalized_over: Boolean tensor of the shape of `logits` without `axis`: the
+            rows in the mean.
+    """
+    norm = clip.logit_norm(ops.stop_gradient(logits), p, axis, keepdims=False)
+    scale = ops.where(norm > tau, tau / nonzero(norm), ops.ones_like(norm))
+    factor = ops.cast(inverse_of_mean(scale, normalized_over), values.dtype)
+    return values + (factor - 1) * (values - ops.stop_gradient(values))

@@ -178,7 +178,7 @@ CASES = {
         inner={"loss": CE},
     ),
     "Value-clip": Case(
-        losses.LogitValueClipLoss,
+        losses.LogitValueClip,
         oracle.value_clipped_cross_entropy,
         {"limit": 1.5},
         np.log(1 + 9 * np.e**3),

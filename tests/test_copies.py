@@ -38,7 +38,7 @@ LOSSES = {
     "cross-entropy": LogitClipLoss("sparse_categorical_crossentropy", 1.5),
     "order-3": LogitClipLoss("sparse_categorical_crossentropy", 1.5, p=3),
     "nested": LogitClipLoss(
-        losses.LogitValueClipLoss("sparse_categorical_crossentropy", 1.0), 2.0
+        losses.LogitValueClip("sparse_categorical_crossentropy", 1.0), 2.0
     ),
     "smoothed": LogitClipLoss(
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
@@ -53,7 +53,7 @@ LOSSES = {
     ),
 }
 METRICS = {
-    "norm": metrics.LogitNorm(p=1),
+    "norm": metrics.MeanLogitNorm(p=1),
     "fraction": metrics.ClippedFraction(1.5),
 }
 
@@ -96,7 +96,7 @@ def test_metrics(metric, copied):
 def compiled_model():
     layers = [keras.Input((10,)), keras.layers.Dense(10), LogitClip(1.5)]
     model = keras.Sequential(layers)
-    model.compile("sgd", LOSSES["nested"], metrics=[metrics.LogitNorm()])
+    model.compile("sgd", LOSSES["nested"], metrics=[metrics.MeanLogitNorm()])
     return model
 
 

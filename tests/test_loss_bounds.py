@@ -57,7 +57,7 @@ KNOWN = {
     "clipped-before": Known(
         LogitClipLoss(CE, tau=0.5), bounds.cross_entropy_bounds(0.5, 5)
     ),
-    "values-unclipped": Known(losses.LogitValueClipLoss(CE, limit=3.0), OF_CE),
+    "values-unclipped": Known(losses.LogitValueClip(CE, limit=3.0), OF_CE),
     "unit-norm": Known(
         losses.LogitNormCrossEntropy(temperature=0.25),
         bounds.cross_entropy_bounds(4.0, 5),
@@ -74,7 +74,7 @@ def test_bounds_that_are_known(case):
 
 @pytest.mark.once
 def test_clipped_values_in_the_cube():
-    loss = losses.LogitValueClipLoss(CE, limit=0.5)
+    loss = losses.LogitValueClip(CE, limit=0.5)
     actual = bounds.loss_bounds(loss, tau=2.0, num_classes=5, p=INF)
     expected = bounds.cross_entropy_bounds(0.5, 5, INF)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)

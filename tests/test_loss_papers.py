@@ -117,7 +117,7 @@ CROSS_ENTROPIES = {
     "Forward": losses.ForwardCorrection(IDENTITY),
     "Backward": losses.BackwardCorrection(IDENTITY),
     "CORES": losses.ConfidenceRegularized(0.0),
-    "Value-clip": losses.LogitValueClipLoss(losses.CrossEntropy(), INF),
+    "Value-clip": losses.LogitValueClip(losses.CrossEntropy(), INF),
     "Norm-penalty": losses.NormPenalty("sparse_categorical_crossentropy", 0.0),
     "Active": losses.ActivePassive(losses.CrossEntropy(), "mse", beta=0.0),
     "Passive": losses.ActivePassive(

@@ -33,7 +33,7 @@ def unregistered(y_true, y_pred):
 
 CE = losses.CrossEntropy
 WRAPPERS = {
-    "value-clip": lambda loss, **kwargs: losses.LogitValueClipLoss(loss, 1.5, **kwargs),
+    "value-clip": lambda loss, **kwargs: losses.LogitValueClip(loss, 1.5, **kwargs),
     "norm-penalty": lambda loss, **kwargs: losses.NormPenalty(loss, 0.1, **kwargs),
     "active": lambda loss, **kwargs: losses.ActivePassive(loss, CE(), **kwargs),
     "passive": lambda loss, **kwargs: losses.ActivePassive(CE(), loss, **kwargs),
@@ -151,7 +151,7 @@ def test_an_activation_for_losses_of_probabilities(name):
 
 
 def test_value_clip_of_half_precision_keeps_infinite_limits():
-    loss = losses.LogitValueClipLoss(CE(), oracle.INF)
+    loss = losses.LogitValueClip(CE(), oracle.INF)
     values = apply(lambda z: loss.call(to_tensor(IDS), z), Z, dtype="float16")
     assert np.isfinite(values).all()
 

@@ -46,7 +46,7 @@ CASES = {
 
 
 def make_norm(case):
-    return metrics.LogitNorm(case.p, case.axis)
+    return metrics.MeanLogitNorm(case.p, case.axis)
 
 
 def make_fraction(case):
@@ -174,8 +174,8 @@ def build_model(policy="float32", **compiling):
     model.compile(
         "sgd",
         plain_loss,
-        metrics=[metrics.LogitNorm(), metrics.ClippedFraction(TAU)],
-        weighted_metrics=[metrics.LogitNorm(p=1, name="weighted")],
+        metrics=[metrics.MeanLogitNorm(), metrics.ClippedFraction(TAU)],
+        weighted_metrics=[metrics.MeanLogitNorm(p=1, name="weighted")],
         **compiling,
     )
     return model
@@ -224,7 +224,7 @@ def test_masks_in_a_compiled_model():
     table = np.linspace([0] * CLASSES, [3] * CLASSES, 4)
     table[0] = 1e9
     embedding.set_weights([table])
-    both = [metrics.LogitNorm(), metrics.ClippedFraction(TAU)]
+    both = [metrics.MeanLogitNorm(), metrics.ClippedFraction(TAU)]
     model.compile("sgd", plain_loss, metrics=both)
     logs = model.evaluate(tokens, tokens, batch_size=5, verbose=0, return_dict=True)
     expected = oracle.norm(table, 2)[tokens[tokens > 0]]
@@ -246,7 +246,7 @@ def test_a_reloaded_model_goes_on(tmp_path):
 
 
 METRICS = {
-    "norm": metrics.LogitNorm(1.5, axis=1, name="n", dtype="float16"),
+    "norm": metrics.MeanLogitNorm(1.5, axis=1, name="n", dtype="float16"),
     "fraction": metrics.ClippedFraction(0.1, INF, axis=2, name="f"),
 }
 
@@ -264,8 +264,8 @@ def test_config_round_trip(metric):
 
 BAD_ARGUMENTS = {
     "tau": lambda: metrics.ClippedFraction(0),
-    "p": lambda: metrics.LogitNorm(0.5),
-    "axis": lambda: metrics.LogitNorm(axis=1.0),
+    "p": lambda: metrics.MeanLogitNorm(0.5),
+    "axis": lambda: metrics.MeanLogitNorm(axis=1.0),
 }
 
 

@@ -47,7 +47,7 @@ def trained_model(digits, place, policy, seed=0):
     model.compile(
         keras.optimizers.SGD(0.5, momentum=0.9),
         loss,
-        metrics=["accuracy", metrics.LogitNorm(), metrics.ClippedFraction(TAU)],
+        metrics=["accuracy", metrics.MeanLogitNorm(), metrics.ClippedFraction(TAU)],
     )
     x, y, _, _ = digits
     history = model.fit(x, y, epochs=EPOCHS, batch_size=64, verbose=0).history

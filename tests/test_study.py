@@ -386,7 +386,7 @@ def test_losses_of_the_methods():
     assert isinstance(clipped, losses.LogitClipLoss)
     assert clipped.tau == 0.5
     by_value = make_loss(Cell("", "CE", "value_limit", 2.0, 0), 4)
-    assert isinstance(by_value, losses.LogitValueClipLoss)
+    assert isinstance(by_value, losses.LogitValueClip)
     assert by_value.limit == 2.0
     penalized = make_loss(Cell("", "CE", "norm_penalty", 0.1, 0), 4)
     assert isinstance(penalized, losses.NormPenalty)

@@ -23,7 +23,7 @@ def logit_clip(logits, tau: float, p: float, axis: int):
     return clip.logit_clip(logits, tau, p, axis)
 
 
-def clipped_cross_entropy(labels, logits, tau: float, p: float):
+def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
     """Computes the softmax cross-entropy of each row of clipped logits.
 
     Args:

@@ -24,9 +24,10 @@ from keras_logitclip._labels import without_axis
 from keras_logitclip._numerics import at_least
 from keras_logitclip._numerics import compute_dtype_of
 from keras_logitclip._numerics import finite_log
+from keras_logitclip._settings import FixedOnceCalled
 
 
-class LogitsLoss(keras.losses.Loss):
+class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
     """Computes one value per sample from labels and logits: the base of all losses.
 
     A subclass defines `of_rows(labels, logits)`. It inherits the kinds of labels,
@@ -81,6 +82,7 @@ class LogitsLoss(keras.losses.Loss):
         self._reduce = _Reduction(name=name, reduction=reduction, dtype=dtype)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        self.fix_settings()
         # Both marks are on the tensor as the model returns it, before any cast.
         self._check_logits(y_pred)
         mask = mask_of(y_pred)
@@ -89,16 +91,17 @@ class LogitsLoss(keras.losses.Loss):
         axis = resolve_class_axis(self.axis, y_pred.shape)
         shape = without_axis(ops.shape(y_pred), axis)
         counted = counted_values(shape, mask, sample_weight)
-        losses = self._values(y_true, y_pred, counted)
+        losses = self.per_sample(y_true, y_pred, counted)
         if mask is not None:
             kept = mask_of(losses)
             set_mask(losses, mask if kept is None else ops.logical_and(mask, kept))
         return self._reduce(losses, losses, sample_weight)
 
     def call(self, y_true, y_pred):
+        self.fix_settings()
         self._check_logits(y_pred)
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        return self._values(y_true, y_pred, None)
+        return self.per_sample(y_true, y_pred, None)
 
     def of_rows(self, labels, logits):
         """Computes the loss of each row.
@@ -140,7 +143,7 @@ class LogitsLoss(keras.losses.Loss):
     def _inputs_of_rows(self, rows):
         return rows
 
-    def _values(self, y_true, y_pred, counted):
+    def per_sample(self, y_true, y_pred, counted):
         axis = resolve_class_axis(self.axis, y_pred.shape)
         kept = None
         if self.ignore_class is not None:

@@ -1,7 +1,7 @@
 """What the losses that wrap another one accept as that, and how they call it."""
 
 import inspect
-import re
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -9,6 +9,8 @@ import keras
 from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._labels import check_class_ids_are_exact
 from keras_logitclip._labels import holds_class_ids
+from keras_logitclip.losses._base import LogitsLoss
+from keras_logitclip.losses._base import snake_case
 
 # Keras losses that read their predictions as probabilities (or rates), though
 # they have no `from_logits` argument to say so.
@@ -38,7 +40,7 @@ def standardize_inner_loss(
             one.
     """
     if isinstance(loss, str):
-        loss = _loss_from_name(loss, from_logits=activation is None, axis=axis)
+        loss = _loss_fromdescribe(loss, from_logits=activation is None, axis=axis)
     elif inspect.isclass(loss) or not callable(loss):
         raise ValueError(
             "Invalid value for argument `loss`: expected a loss instance such "
@@ -51,25 +53,37 @@ def standardize_inner_loss(
 
 
 def serialize_inner_loss(loss: keras.losses.Loss | Callable):
-    """Returns the configuration of a loss instance or function.
-
-    Raises:
-        ValueError: If a saved model could not find this function again.
-    """
+    """Returns the configuration of a loss instance or function, as Keras saves it."""
     if not (_is_loss(loss) or _survives_serialization(loss)):
-        raise ValueError(
-            "Cannot save a loss around a function that Keras could not find "
-            "again when loading. Expected a function of "
-            "`keras.losses`, or one registered with the decorator "
-            '`@keras.saving.register_keras_serializable(package="...")`. '
-            "To keep the weights alone, use `model.save_weights`. "
-            f"Received: loss={loss!r}"
+        warnings.warn(
+            f"The function {describe(loss)} in a loss is saved by its name only. "
+            "To load the model, register the function with "
+            '`@keras.saving.register_keras_serializable(package="...")`, give it as '
+            "`custom_objects`, or load with `compile=False`.",
+            stacklevel=2,
         )
     return keras.saving.serialize_keras_object(loss)
 
 
-def check_nothing_is_ignored(loss: keras.losses.Loss | Callable, dtype: str) -> None:
-    """Raises if settings of a wrapped loss would have no effect.
+def shared_ignore_class(own: int | None, *losses) -> int | None:
+    """Returns the one `ignore_class` of a loss and of those in it.
+
+    Raises:
+        ValueError: If there are different ones.
+    """
+    given = [own, *(getattr(loss, "ignore_class", None) for loss in losses)]
+    different = {class_id for class_id in given if class_id is not None}
+    if len(different) > 1:
+        raise ValueError(
+            "Expected the wrapped loss and the loss around it to have the same "
+            "`ignore_class`, or one of them none. Received: "
+            f"ignore_class={sorted(different)}"
+        )
+    return different.pop() if different else None
+
+
+def check_inner_loss(loss: keras.losses.Loss | Callable, dtype: str) -> None:
+    """Raises an error if settings of a wrapped loss would have no effect.
 
     Args:
         loss: The wrapped loss.
@@ -93,35 +107,32 @@ def check_nothing_is_ignored(loss: keras.losses.Loss | Callable, dtype: str) -> 
         )
 
 
-def check_inner_call(loss, y_true, y_pred, axis: int) -> None:
-    """Raises if a wrapped loss would misread these labels or logits.
-
-    Args:
-        loss: The wrapped loss.
-        y_true: The labels.
-        y_pred: The logits.
-        axis: The class axis of the loss around it, as given.
-    """
+def check_inner_axis(loss, y_pred, axis: int) -> None:
+    """Raises an error if a wrapped loss has another class axis than the logits."""
+    inner_axis = getattr(loss, "axis", axis)
     rank = len(y_pred.shape)
-    resolved = resolve_axis(axis, rank)
-    inner_axis = getattr(loss, "axis", None)
-    if isinstance(inner_axis, int) and resolve_axis(inner_axis, rank) != resolved:
+    if isinstance(inner_axis, int) and resolve_axis(inner_axis, rank) != axis:
         raise ValueError(
             "Expected the wrapped loss and the loss around it to have the same "
             f"class axis. Received: axis={axis}, loss.axis={inner_axis} "
             f"for logits of rank {rank}"
         )
-    if holds_class_ids(y_true, y_pred, resolved):
-        check_class_ids_are_exact(y_true, y_pred.shape[resolved])
 
 
-def call_inner_loss(loss: keras.losses.Loss | Callable, y_true, y_pred, axis: int):
+def call_inner_loss(
+    loss: keras.losses.Loss | Callable, y_true, y_pred, axis: int, counted=None
+):
     """Computes the per-sample values of a loss instance or function.
 
-    An instance's `call`, not the instance: its `__call__` would reduce the
-    values before the wrapper can weight them. Their mask, if they have one, is
-    left on them.
+    Not by calling an instance: that would reduce the values before the wrapper can
+    weight them. Their mask, if they have one, is left on them.
     """
+    check_inner_axis(loss, y_pred, axis)
+    if getattr(type(loss), "call", None) is LogitsLoss.call:
+        return loss.compute(y_true, y_pred, axis, counted)
+    if holds_class_ids(y_true, y_pred, axis):
+        check_class_ids_are_exact(y_true, y_pred.shape[axis])
+    y_true = _as_keras_gives_it(y_true, y_pred)
     if _is_loss(loss):
         losses = loss.call(y_true, y_pred)
     else:
@@ -131,7 +142,7 @@ def call_inner_loss(loss: keras.losses.Loss | Callable, y_true, y_pred, axis: in
 
 
 def check_same_shape(losses, others) -> None:
-    """Raises if the values to add are not of the same samples."""
+    """Raises an error if the values to add are not of the same samples."""
     sizes, other_sizes = tuple(losses.shape), tuple(others.shape)
     known = [pair for pair in zip(sizes, other_sizes, strict=False) if None not in pair]
     if len(sizes) != len(other_sizes) or any(a != b for a, b in known):
@@ -154,6 +165,13 @@ def _check_per_sample(losses, y_true, y_pred, axis):
         )
 
 
+def _as_keras_gives_it(y_true, y_pred):
+    """Returns labels in the dtype of the predictions, unless that rounds class ids."""
+    half = keras.backend.standardize_dtype(y_pred.dtype) in ("float16", "bfloat16")
+    is_integer = "int" in keras.backend.standardize_dtype(y_true.dtype)
+    return y_true if half and is_integer else keras.ops.cast(y_true, y_pred.dtype)
+
+
 def _match_ranks(y_true, y_pred):
     """Gives labels the rank of the predictions, as Keras does for functions.
 
@@ -168,7 +186,7 @@ def _match_ranks(y_true, y_pred):
     return y_true, y_pred
 
 
-def _loss_from_name(name: str, from_logits: bool, axis: int) -> keras.losses.Loss:
+def _loss_fromdescribe(name: str, from_logits: bool, axis: int) -> keras.losses.Loss:
     classes = _keras_loss_classes()
     cls = classes.get(name) or classes.get(_unabbreviate(name))
     if cls is None:
@@ -195,7 +213,7 @@ def _keras_loss_classes() -> dict[str, type]:
     classes = {}
     for name, value in vars(keras.losses).items():
         if inspect.isclass(value) and value is not keras.losses.Loss:
-            classes[name] = classes[_snake_case(name)] = value
+            classes[name] = classes[snake_case(name)] = value
     return classes
 
 
@@ -207,17 +225,13 @@ def _unabbreviate(name: str) -> str:
         return name
 
 
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
 def _check_activation(loss, activation: str | None) -> None:
     takes_probabilities = _takes_probabilities(loss)
     if takes_probabilities and activation is None:
         raise ValueError(
             "Expected a loss that takes logits, since those are what the loss "
             "around it works on. Received one that takes probabilities: "
-            f"loss={_name(loss)}. Either give it `from_logits=True` where it has "
+            f"loss={describe(loss)}. Either give it `from_logits=True` where it has "
             'that argument, or pass `activation="softmax"` (or "sigmoid") to '
             "the loss around it, if it has that one, to apply it to the logits."
         )
@@ -225,7 +239,7 @@ def _check_activation(loss, activation: str | None) -> None:
         raise ValueError(
             f"Invalid value for argument `activation`: expected `None`, because "
             "the wrapped loss takes logits and would apply an activation of "
-            f"its own. Received: activation={activation!r}, loss={_name(loss)}"
+            f"its own. Received: activation={activation!r}, loss={describe(loss)}"
         )
 
 
@@ -234,9 +248,9 @@ def _takes_probabilities(loss) -> bool | None:
     from_logits = _declared_from_logits(loss)
     if from_logits is not None:
         return not from_logits
-    name = _name(loss)
+    name = describe(loss)
     module = type(loss).__module__ if _is_loss(loss) else loss.__module__
-    known = _PROBABILITY_LOSSES + tuple(map(_snake_case, _PROBABILITY_LOSSES))
+    known = _PROBABILITY_LOSSES + tuple(map(snake_case, _PROBABILITY_LOSSES))
     return True if name in known and module.startswith("keras.") else None
 
 
@@ -247,7 +261,8 @@ def _declared_from_logits(loss) -> bool | None:
     return None if parameter is None else bool(parameter.default)
 
 
-def _name(loss) -> str:
+def describe(loss) -> str:
+    """Returns the name of a loss instance or function."""
     return (
         type(loss).__name__ if _is_loss(loss) else getattr(loss, "__name__", repr(loss))
     )

@@ -1,49 +1,58 @@
 """Base of the losses that change the logits, or add to the loss, of another one."""
 
+from collections.abc import Callable
+
 import keras
 
-from keras_logitclip._arguments import resolve_class_axis
+from keras_logitclip._labels import check_several_classes
 from keras_logitclip._labels import refuse_probabilities
-from keras_logitclip.losses._classification import LogitsLoss
+from keras_logitclip.losses._base import LogitsLoss
 from keras_logitclip.losses._inner import call_inner_loss
-from keras_logitclip.losses._inner import check_inner_call
-from keras_logitclip.losses._inner import check_nothing_is_ignored
+from keras_logitclip.losses._inner import check_inner_loss
+from keras_logitclip.losses._inner import describe
 from keras_logitclip.losses._inner import serialize_inner_loss
+from keras_logitclip.losses._inner import shared_ignore_class
 from keras_logitclip.losses._inner import standardize_inner_loss
+
+_ACTIVATIONS = (None, "softmax", "sigmoid")
 
 
 class WrapperLoss(LogitsLoss):
-    """Base of the losses around another one, `loss`.
+    """Computes another loss, `loss`, of what a subclass makes of the logits.
 
-    Subclasses define `wrap(y_true, y_pred, axis)`, which gets labels and logits
-    that have been checked and an axis counted from the front, and returns one value
-    per sample. They get the values of the wrapped loss from `inner_losses`.
+    Subclasses define `compute`, which gets labels and logits that have been checked,
+    and take the values of the wrapped loss from `inner_losses`.
     """
 
-    def __init__(self, loss, axis, activation, reduction, name, dtype):
-        super().__init__(axis, reduction, name, dtype)
-        self.activation = _check_activation_name(activation)
+    def __init__(
+        self,
+        loss: keras.losses.Loss | str | Callable,
+        activation: str | None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if activation not in _ACTIVATIONS:
+            raise ValueError(
+                "Invalid value for argument `activation`: expected `None`, "
+                f'"softmax" or "sigmoid". Received: activation={activation!r}'
+            )
+        self.activation = activation
         self.loss = standardize_inner_loss(loss, activation, self.axis)
-        check_nothing_is_ignored(self.loss, self.dtype)
+        check_inner_loss(self.loss, self.dtype)
+        self.ignore_class = shared_ignore_class(self.ignore_class, self.loss)
 
-    def call(self, y_true, y_pred):
-        y_true = keras.ops.convert_to_tensor(y_true)
-        axis = resolve_class_axis(self.axis, y_pred.shape)
-        refuse_probabilities(
-            y_pred,
-            remedy="if the wrapped loss needs probabilities, pass "
-            f'`activation="softmax"` (or "sigmoid") to `{type(self).__name__}`.',
-        )
-        check_inner_call(self.loss, y_true, y_pred, self.axis)
-        return self.wrap(y_true, y_pred, axis)
+    @property
+    def is_symmetric(self):
+        return getattr(self.loss, "is_symmetric", False)
 
-    def inner_losses(self, y_true, logits, axis):
-        """Applies the activation and the wrapped loss to logits."""
+    def inner_losses(self, y_true, logits, axis: int, counted):
+        """Computes the activation and the wrapped loss of logits."""
         if self.activation == "softmax":
+            check_several_classes(logits, axis)
             logits = keras.ops.softmax(logits, axis)
         elif self.activation == "sigmoid":
             logits = keras.ops.sigmoid(logits)
-        return call_inner_loss(self.loss, y_true, logits, axis)
+        return call_inner_loss(self.loss, y_true, logits, axis, counted)
 
     def get_config(self):
         return {
@@ -57,11 +66,12 @@ class WrapperLoss(LogitsLoss):
         loss = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**{**config, "loss": loss})
 
+    def __repr__(self):
+        return f"<{type(self).__name__} loss={describe(self.loss)}>"
 
-def _check_activation_name(activation):
-    if activation not in (None, "softmax", "sigmoid"):
-        raise ValueError(
-            "Invalid value for argument `activation`: expected `None`, "
-            f'"softmax" or "sigmoid". Received: activation={activation!r}'
+    def _check_logits(self, y_pred):
+        refuse_probabilities(
+            y_pred,
+            remedy="if the wrapped loss needs probabilities, pass "
+            f'`activation="softmax"` (or "sigmoid") to `{type(self).__name__}`.',
         )
-    return activation

@@ -4,17 +4,15 @@ from collections.abc import Callable
 
 import keras
 
-from keras_logitclip._arguments import resolve_class_axis
+from keras_logitclip._arguments import check_number
 from keras_logitclip._labels import copy_masks
-from keras_logitclip._labels import refuse_probabilities
-from keras_logitclip.losses._classification import LogitsLoss
+from keras_logitclip.losses._base import LogitsLoss
 from keras_logitclip.losses._inner import call_inner_loss
-from keras_logitclip.losses._inner import check_inner_call
-from keras_logitclip.losses._inner import check_nothing_is_ignored
+from keras_logitclip.losses._inner import check_inner_loss
 from keras_logitclip.losses._inner import check_same_shape
 from keras_logitclip.losses._inner import serialize_inner_loss
+from keras_logitclip.losses._inner import shared_ignore_class
 from keras_logitclip.losses._inner import standardize_inner_loss
-from keras_logitclip.losses.symmetric_cross_entropy import check_weight
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
@@ -42,19 +40,11 @@ class ActivePassive(LogitsLoss):
         passive: The second loss, likewise.
         alpha: Weight of the first loss, not negative. Defaults to `1.0`.
         beta: Weight of the second loss, not negative. Defaults to `1.0`.
-        axis: Integer, the class axis. Defaults to `-1`.
-        reduction: As in `keras.losses.Loss`. Defaults to
-            `"sum_over_batch_size"`.
-        name: Name of the loss. Defaults to `"active_passive"`.
-        dtype: The dtype of the loss's computations, as in
-            `keras.losses.Loss`. Defaults to `None`, which means
-            `keras.config.floatx()`.
+        **kwargs: The arguments of `LogitsLoss`.
 
     Raises:
-        ValueError: If a weight is negative; if a loss is unknown, takes
-            probabilities, or has a reduction or dtype of its own; and, when called,
-            if the labels do not fit or `y_pred` came out of a softmax or sigmoid
-            (unnoticed under JAX, where Keras leaves no mark of it).
+        ValueError: If a weight is negative; or if a loss is unknown, takes
+            probabilities, or has a reduction or dtype of its own.
 
     Example:
 
@@ -76,27 +66,32 @@ class ActivePassive(LogitsLoss):
         passive: keras.losses.Loss | str | Callable,
         alpha: float = 1.0,
         beta: float = 1.0,
-        axis: int = -1,
-        reduction: str | None = "sum_over_batch_size",
-        name: str = "active_passive",
-        dtype=None,
+        **kwargs,
     ):
-        super().__init__(axis, reduction, name, dtype)
+        super().__init__(**kwargs)
         self.active, self.passive = (
             standardize_inner_loss(loss, None, self.axis) for loss in (active, passive)
         )
-        self.alpha = check_weight("alpha", alpha)
-        self.beta = check_weight("beta", beta)
-        for loss in (self.active, self.passive):
-            check_nothing_is_ignored(loss, self.dtype)
+        self.alpha = check_number("alpha", alpha, "[0, inf)")
+        self.beta = check_number("beta", beta, "[0, inf)")
+        for loss in self._losses:
+            check_inner_loss(loss, self.dtype)
+        self.ignore_class = shared_ignore_class(self.ignore_class, *self._losses)
 
-    def call(self, y_true, y_pred):
-        y_true = keras.ops.convert_to_tensor(y_true)
-        axis = resolve_class_axis(self.axis, y_pred.shape)
-        refuse_probabilities(y_pred, remedy="both losses take logits.")
+    @property
+    def is_symmetric(self):
+        return all(getattr(loss, "is_symmetric", False) for loss in self._losses)
+
+    @property
+    def falls_with_probability(self):
+        return all(
+            getattr(loss, "falls_with_probability", False) for loss in self._losses
+        )
+
+    def compute(self, y_true, y_pred, axis: int, counted):
         active, passive = (
-            self._values(loss, y_true, y_pred, axis)
-            for loss in (self.active, self.passive)
+            call_inner_loss(loss, y_true, y_pred, axis, counted)
+            for loss in self._losses
         )
         check_same_shape(active, passive)
         total = self.alpha * active + self.beta * passive
@@ -120,6 +115,6 @@ class ActivePassive(LogitsLoss):
         }
         return cls(**{**config, **losses})
 
-    def _values(self, loss, y_true, y_pred, axis):
-        check_inner_call(loss, y_true, y_pred, self.axis)
-        return call_inner_loss(loss, y_true, y_pred, axis)
+    @property
+    def _losses(self):
+        return self.active, self.passive

@@ -5,11 +5,24 @@ from collections.abc import Callable
 import keras
 
 from keras_logitclip import ops
+from keras_logitclip._arguments import check_flag
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
-from keras_logitclip.losses._fused import can_fuse
-from keras_logitclip.losses._fused import fused_cross_entropy
+from keras_logitclip._labels import check_several_classes
+from keras_logitclip._labels import holds_class_ids
+from keras_logitclip._labels import without_axis
+from keras_logitclip.losses._inner import check_inner_axis
+from keras_logitclip.losses._inner import describe
 from keras_logitclip.losses._wrapper import WrapperLoss
+from keras_logitclip.losses.cross_entropy import CrossEntropy
+
+# The losses that are computed together with the clipping, and whether they take
+# class ids and weights of the classes.
+_CROSS_ENTROPIES = {
+    CrossEntropy: (True, True),
+    keras.losses.SparseCategoricalCrossentropy: (True, False),
+    keras.losses.CategoricalCrossentropy: (False, True),
+}
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
@@ -20,9 +33,16 @@ class LogitClipLoss(WrapperLoss):
     continuous in the logits: a wrong label cannot pull without limit. The
     model itself, its predicted classes and its raw logits stay as they are.
 
-    Label smoothing, `ignore_class`, focal weights and the like are set on the
-    wrapped loss; `reduction` and `dtype` are set here. Sample weights, class
-    weights and masks work as with every Keras loss.
+    Label smoothing, focal weights and the like are set on the wrapped loss;
+    `reduction` and `dtype` are set here. Sample weights, class weights and masks
+    work as with every Keras loss, and what they hide has no influence.
+
+    `tau` and the other settings are part of the compiled training step. To change
+    them, compile the model again with another loss.
+
+    Where some classes are masked by large negative logits, mask after clipping,
+    with the `LogitClip` layer: a single -1e9 is nearly the whole norm, and the
+    other logits would be squeezed to nothing.
 
     Formula:
 
@@ -46,6 +66,15 @@ class LogitClipLoss(WrapperLoss):
         activation: `None`, `"softmax"` (along `axis`) or `"sigmoid"`: applied
             to the clipped logits for a loss that takes probabilities.
             Defaults to `None`.
+        ignore_class: Class id of samples that do not count, such as 255 for void
+            pixels, or `None` for the one of the wrapped loss, if it has any.
+            Defaults to `None`.
+        normalize_gradient: Whether the gradient of the batch is divided by the mean
+            of `minimum(1, tau / norm)` over the samples that count. Clipping then
+            changes the direction of the gradient and not its size; the values are
+            the same. The mean is that of the batch that one step computes: of the
+            global batch on JAX, of each replica's part elsewhere. Second derivatives
+            treat it as a constant. Defaults to `False`, the gradient of the paper.
         reduction: As in `keras.losses.Loss`: `"sum_over_batch_size"`,
             `"sum"`, `"mean"`, `"mean_with_sample_weight"`, `"none"` or
             `None`. Defaults to `"sum_over_batch_size"`.
@@ -83,21 +112,75 @@ class LogitClipLoss(WrapperLoss):
         p: float = 2,
         axis: int = -1,
         activation: str | None = None,
+        ignore_class: int | None = None,
+        normalize_gradient: bool = False,
         reduction: str | None = "sum_over_batch_size",
         name: str = "logit_clip",
         dtype=None,
     ):
-        super().__init__(loss, axis, activation, reduction, name, dtype)
+        super().__init__(
+            loss,
+            activation,
+            axis=axis,
+            ignore_class=ignore_class,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+        )
         self.tau = check_tau(tau)
         self.p = check_p(p)
+        self.normalize_gradient = check_flag("normalize_gradient", normalize_gradient)
 
-    def wrap(self, y_true, y_pred, axis):
-        if can_fuse(self.loss, y_true, y_pred, axis):
-            return fused_cross_entropy(
-                self.loss, y_true, y_pred, self.tau, self.p, axis
+    def compute(self, y_true, y_pred, axis: int, counted):
+        over = self._normalized_over(y_pred, axis, counted)
+        labels = _labels_to_fuse(self.loss, y_true, y_pred, axis)
+        if labels is not None:
+            return ops.compute_cross_entropy(
+                labels, y_pred, self.tau, self.p, axis, over
             )
-        clipped = ops.logit_clip(y_pred, self.tau, self.p, axis)
-        return self.inner_losses(y_true, clipped, axis)
+        clipped = ops.compute_clip(y_pred, self.tau, self.p, axis)
+        losses = self.inner_losses(y_true, clipped, axis, counted)
+        if over is None:
+            return losses
+        return ops.normalize_gradient(losses, y_pred, self.tau, self.p, axis, over)
 
     def get_config(self):
-        return {**super().get_config(), "tau": self.tau, "p": self.p}
+        return {
+            **super().get_config(),
+            "tau": self.tau,
+            "p": self.p,
+            "normalize_gradient": self.normalize_gradient,
+        }
+
+    def _normalized_over(self, y_pred, axis, counted):
+        if not self.normalize_gradient or counted is not None:
+            return counted if self.normalize_gradient else None
+        shape = without_axis(keras.ops.shape(y_pred), axis)
+        return keras.ops.ones(shape, "bool")
+
+    def __repr__(self):
+        return f"<LogitClipLoss loss={describe(self.loss)}, tau={self.tau:g}>"
+
+
+def _labels_to_fuse(loss, y_true, y_pred, axis):
+    """Returns the labels of a loss that is softmax cross-entropy of logits.
+
+    `None` for all else, which is left to the loss itself, its errors included.
+    """
+    if type(loss) not in _CROSS_ENTROPIES or not loss.from_logits:
+        return None
+    check_inner_axis(loss, y_pred, axis)
+    check_several_classes(y_pred, axis)
+    takes_ids, takes_weights = _CROSS_ENTROPIES[type(loss)]
+    holds_ids = holds_class_ids(y_true, y_pred, axis)
+    if not (takes_ids if holds_ids else takes_weights):
+        return None
+    smoothing = getattr(loss, "label_smoothing", 0)
+    if not smoothing:
+        return y_true
+    if axis != len(y_pred.shape) - 1:
+        # Keras smooths by the size of the last axis, whatever the class axis.
+        return None
+    classes = keras.ops.cast(keras.ops.shape(y_pred)[axis], y_pred.dtype)
+    y_true = keras.ops.cast(y_true, y_pred.dtype)
+    return y_true * (1 - smoothing) + smoothing / classes

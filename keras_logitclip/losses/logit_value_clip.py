@@ -1,4 +1,4 @@
-"""`LogitValueClipLoss`, which clips each logit by itself before any loss."""
+"""`LogitValueClip`, which clips each logit by itself before any loss."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from keras_logitclip.losses._wrapper import WrapperLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
-class LogitValueClipLoss(WrapperLoss):
+class LogitValueClip(WrapperLoss):
     """Clips each logit at `-limit` and `limit`, then computes another loss.
 
     An ablation of `LogitClipLoss` from the same paper: it bounds the loss, too, but
@@ -30,29 +30,14 @@ class LogitValueClipLoss(WrapperLoss):
             `(y_true, y_pred)` that returns one value per sample.
         limit: Largest magnitude of a logit, a number greater than zero;
             `float("inf")` for no clipping.
-        axis: Integer, the class axis. Defaults to `-1`.
-        activation: `None`, `"softmax"` (along `axis`) or `"sigmoid"`: applied
-            to the clipped logits for a loss that takes probabilities. Defaults to
-            `None`.
-        reduction: As in `keras.losses.Loss`. Defaults to
-            `"sum_over_batch_size"`.
-        name: Name of the loss. Defaults to `"logit_value_clip"`.
-        dtype: The dtype of the loss's computations, as in
-            `keras.losses.Loss`. Defaults to `None`, which means
-            `keras.config.floatx()`.
-
-    Raises:
-        ValueError: If an argument is out of range; if the wrapped loss is
-            unknown, has a reduction or dtype of its own, or takes
-            probabilities without an `activation`; and, when called, if the
-            labels do not fit or `y_pred` came out of a softmax or sigmoid
-            (unnoticed under JAX, where Keras leaves no mark of it).
+        activation: As in `LogitClipLoss`. Defaults to `None`.
+        **kwargs: The arguments of `LogitsLoss`.
 
     Example:
 
     >>> import keras
     >>> from keras_logitclip import losses
-    >>> loss = losses.LogitValueClipLoss("sparse_categorical_crossentropy", limit=1.0)
+    >>> loss = losses.LogitValueClip("sparse_categorical_crossentropy", limit=1.0)
     >>> print(round(float(loss([1], keras.ops.array([[9.0, 0.0]]))), 4))
     1.3133
 
@@ -64,19 +49,16 @@ class LogitValueClipLoss(WrapperLoss):
         self,
         loss: keras.losses.Loss | str | Callable,
         limit: float,
-        axis: int = -1,
         activation: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        name: str = "logit_value_clip",
-        dtype=None,
+        **kwargs,
     ):
-        super().__init__(loss, axis, activation, reduction, name, dtype)
+        super().__init__(loss, activation, **kwargs)
         self.limit = check_number("limit", limit, "(0, inf]")
 
-    def wrap(self, y_true, y_pred, axis):
+    def compute(self, y_true, y_pred, axis: int, counted):
         limit = constant(self.limit, y_pred)
         clipped = keras.ops.clip(y_pred, -limit, limit)
-        return self.inner_losses(y_true, clipped, axis)
+        return self.inner_losses(y_true, clipped, axis, counted)
 
     def get_config(self):
         return {**super().get_config(), "limit": self.limit}

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import keras
 
 from keras_logitclip import ops
+from keras_logitclip._arguments import check_number
 from keras_logitclip._arguments import check_p
 from keras_logitclip._labels import copy_masks
 from keras_logitclip.losses._inner import check_same_shape
 from keras_logitclip.losses._wrapper import WrapperLoss
-from keras_logitclip.losses.symmetric_cross_entropy import check_weight
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
@@ -33,23 +33,8 @@ class NormPenalty(WrapperLoss):
         weight: Weight of the norm, not negative.
         p: Order of the norm, a number of at least 1; `float("inf")` is the
             maximum norm. Defaults to `2`.
-        axis: Integer, the class axis. Defaults to `-1`.
-        activation: `None`, `"softmax"` (along `axis`) or `"sigmoid"`: applied
-            to the logits for a loss that takes probabilities. Defaults to
-            `None`.
-        reduction: As in `keras.losses.Loss`. Defaults to
-            `"sum_over_batch_size"`.
-        name: Name of the loss. Defaults to `"norm_penalty"`.
-        dtype: The dtype of the loss's computations, as in
-            `keras.losses.Loss`. Defaults to `None`, which means
-            `keras.config.floatx()`.
-
-    Raises:
-        ValueError: If an argument is out of range; if the wrapped loss is
-            unknown, has a reduction or dtype of its own, or takes
-            probabilities without an `activation`; and, when called, if the
-            labels do not fit or `y_pred` came out of a softmax or sigmoid
-            (unnoticed under JAX, where Keras leaves no mark of it).
+        activation: As in `LogitClipLoss`, applied to the logits. Defaults to `None`.
+        **kwargs: The arguments of `LogitsLoss`.
 
     Example:
 
@@ -68,18 +53,15 @@ class NormPenalty(WrapperLoss):
         loss: keras.losses.Loss | str | Callable,
         weight: float,
         p: float = 2,
-        axis: int = -1,
         activation: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        name: str = "norm_penalty",
-        dtype=None,
+        **kwargs,
     ):
-        super().__init__(loss, axis, activation, reduction, name, dtype)
-        self.weight = check_weight("weight", weight)
+        super().__init__(loss, activation, **kwargs)
+        self.weight = check_number("weight", weight, "[0, inf)")
         self.p = check_p(p)
 
-    def wrap(self, y_true, y_pred, axis):
-        losses = self.inner_losses(y_true, y_pred, axis)
+    def compute(self, y_true, y_pred, axis: int, counted):
+        losses = self.inner_losses(y_true, y_pred, axis, counted)
         norm = keras.ops.cast(ops.logit_norm(y_pred, self.p, axis), losses.dtype)
         check_same_shape(losses, norm)
         total = losses + self.weight * norm

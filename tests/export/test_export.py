@@ -70,7 +70,7 @@ def build_compiled(seed=0):
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),
         LogitClipLoss("sparse_categorical_crossentropy", TAU),
-        metrics=[metrics.LogitNorm(), metrics.ClippedFraction(TAU)],
+        metrics=[metrics.MeanLogitNorm(), metrics.ClippedFraction(TAU)],
     )
     return model
 
@@ -101,7 +101,7 @@ def test_model_checkpoints_follow_metrics_of_the_logits(tmp_path):
         name: keras.callbacks.ModelCheckpoint(
             tmp_path / f"{name}.keras", f"val_{name}", mode="max", save_best_only=True
         )
-        for name in ("logit_norm", "clipped_fraction")
+        for name in ("mean_logit_norm", "clipped_fraction")
     }
     validation = (ROWS[:12], LABELS[:12])
     history = fit(build_compiled(), *monitors.values(), validation_data=validation)
@@ -109,7 +109,7 @@ def test_model_checkpoints_follow_metrics_of_the_logits(tmp_path):
         best = int(np.argmax(history[f"val_{monitor}"]))
         model = keras.models.load_model(tmp_path / f"{monitor}.keras")
         logs = model.evaluate(*validation, verbose=0, return_dict=True)
-        assert set(logs) == {"loss", "logit_norm", "clipped_fraction"}
+        assert set(logs) == {"loss", "mean_logit_norm", "clipped_fraction"}
         for name, value in logs.items():
             expected = history[f"val_{name}"][best]
             assert value == pytest.approx(expected, rel=1e-5), name
