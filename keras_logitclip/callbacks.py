@@ -6,6 +6,8 @@ import numpy as np
 from keras_logitclip._arguments import check_count
 from keras_logitclip._jobs.batches import check_inputs
 from keras_logitclip._jobs.batches import take
+from keras_logitclip._labels import look_like_probabilities
+from keras_logitclip.losses import LogitsLoss
 from keras_logitclip.noise import NoisyLabels
 
 
@@ -113,7 +115,17 @@ class MemorizationMonitor(keras.callbacks.Callback):
         # Under a strategy of TensorFlow each replica predicts the whole batch, and
         # Keras joins what they return.
         num_rows = len(keras.tree.flatten(batch)[0])
-        return _classes(outputs, self.num_classes)[:num_rows]
+        classes = _classes(outputs, self.num_classes)[:num_rows]
+        # Values show it on every backend; the loss sees no mark of it on JAX.
+        loss = getattr(self.model, "loss", None)
+        takes_logits = isinstance(loss, LogitsLoss) and loss.from_logits
+        if takes_logits and look_like_probabilities(outputs):
+            raise ValueError(
+                f"Expected a model that returns logits, because its loss, a "
+                f"{type(loss).__name__}, takes them. Received: one that returns "
+                "probabilities. Remove the softmax from its last layer"
+            )
+        return classes
 
 
 def _check_noisy(noisy):

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_logitclip._labels import look_like_probabilities
 from keras_logitclip.noise import NoisyLabels
 from keras_logitclip.study import models
 from keras_logitclip.study._config import FORMAT
@@ -139,6 +140,11 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         outputs = [self.model.predict_on_batch(batch) for batch in self.batches]
         logits = np.concatenate(outputs)
+        if look_like_probabilities(logits):
+            raise ValueError(
+                "Expected a model that returns logits. Received: one that returns "
+                "probabilities. Remove the softmax from its last layer"
+            )
         predicted = np.argmax(logits, axis=-1)
         of = {name: predicted[rows] for name, rows in self.parts.items()}
         norms = np.linalg.norm(logits[self.parts["test"]].astype("float64"), axis=-1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_logitclip._arguments import check_tau
 from keras_logitclip._jobs.batches import take
+from keras_logitclip._labels import look_like_probabilities
 from keras_logitclip.losses import LogitClipLoss
 from keras_logitclip.tuning._training import Task
 from keras_logitclip.tuning._training import make_optimizer
@@ -116,7 +117,7 @@ def check_model(task: Task) -> int:
     rows = task.train[:32]
     outputs = model.predict_on_batch(take(task.inputs, rows))
     _check_logits(outputs, int(task.labels.max()) + 1)
-    if _ends_in_probabilities(model) or _are_distributions(outputs):
+    if _ends_in_probabilities(model) or look_like_probabilities(outputs):
         raise ValueError(
             "Expected `build_model` to return a model that returns logits. "
             "Received: one that returns probabilities. Remove the softmax or sigmoid "
@@ -181,9 +182,3 @@ def _ends_in_probabilities(model):
     probabilities = (keras.activations.softmax, keras.activations.sigmoid)
     is_softmax = isinstance(last, keras.layers.Softmax)
     return is_softmax or getattr(last, "activation", None) in probabilities
-
-
-def _are_distributions(outputs):
-    """Whether these are values of a softmax, which not every model shows."""
-    outputs = outputs.astype("float32")
-    return (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2)
