@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_logitclip import LogitClipLoss
 from keras_logitclip import noise
 from keras_logitclip.callbacks import MemorizationMonitor
 from tests.conftest import BACKEND
@@ -333,3 +334,17 @@ def test_nan_is_no_class():
     monitor.set_model(model)
     monitor.on_epoch_end(0, logs := {})
     assert logs == dict.fromkeys(NAMES, 0.0)
+
+
+@pytest.mark.gradients
+def test_a_softmax_in_front_of_a_loss_of_logits_is_noticed():
+    """On every backend, because the callback sees the values."""
+    x = keras.Input((8,))
+    outputs = keras.layers.Dense(CLASSES, activation="softmax")(x)
+    # Of a layer that leaves no trace of the activation.
+    model = keras.Model(x, keras.layers.Reshape((CLASSES,))(outputs))
+    model.compile("sgd", LogitClipLoss("sparse_categorical_crossentropy", 1.0))
+    with pytest.raises(ValueError, match="returns probabilities. Remove the softmax"):
+        fit(model, MemorizationMonitor(X, NOISY))
+    model.compile("sgd", "sparse_categorical_crossentropy")  # Which takes them.
+    assert set(NAMES) < set(fit(model, MemorizationMonitor(X, NOISY)))

@@ -180,3 +180,25 @@ def test_probabilities_are_refused_where_keras_marks_them():
         return
     with pytest.raises(ValueError, match="Expected logits. Received: probabilities"):
         LogitClip(1.0)(probabilities)
+
+
+ACTIVATED = {
+    "dense": keras.layers.Dense(3, activation="softmax"),
+    "activation": keras.layers.Activation("sigmoid"),
+    "softmax": keras.layers.Softmax(),
+    "function": keras.ops.softmax,
+}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("last", ACTIVATED.values(), ids=ACTIVATED)
+def test_a_symbolic_softmax_in_front_is_refused(last, policy):
+    """On every backend, because a functional model knows where a tensor comes from."""
+    probabilities = last(keras.Input((3,)))
+    with pytest.raises(ValueError, match="Expected logits. Received: probabilities"):
+        LogitClip(1.0, dtype=policy)(probabilities)
+
+
+def test_other_activations_in_front_are_accepted():
+    for last in (keras.layers.Dense(3, activation="relu"), keras.ops.tanh):
+        assert LogitClip(1.0)(last(keras.Input((3,)))).shape == (None, 3)

@@ -354,10 +354,23 @@ def test_compiled_model_is_saved_and_reloaded_in_safe_mode(place, tmp_path):
 
 
 @pytest.mark.gradients
-def test_a_model_that_returns_probabilities_is_refused_where_keras_marks_them():
+@pytest.mark.parametrize(
+    ("policy", "dtype"),
+    [
+        ("float32", None),
+        ("mixed_float16", None),
+        ("mixed_bfloat16", None),
+        ("float32", "float64"),
+        ("float32", "bfloat16"),
+    ],
+    ids=str,
+)
+def test_a_model_that_returns_probabilities_is_refused(policy, dtype):
+    """Also where Keras casts them, which takes its mark from them."""
+    keras.config.set_dtype_policy(policy)
     model = build_model(activation="softmax")
-    model.compile("sgd", LogitClipLoss(sparse(), 1.0))
-    if BACKEND == "jax":  # Whose tensors take no attributes.
+    model.compile("sgd", LogitClipLoss(sparse(), 1.0, dtype=dtype))
+    if BACKEND == "jax":  # Whose tensors take no mark; callbacks see the values.
         model.train_on_batch(INPUTS, IDS)
         return
     with pytest.raises(ValueError, match="Expected logits. Received: probabilities"):

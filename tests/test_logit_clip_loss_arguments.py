@@ -1,5 +1,7 @@
 """What `LogitClipLoss` takes as the loss to wrap, how it calls and saves it."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -159,19 +161,45 @@ def test_config_round_trip(loss):
         assert clone.loss is loss.loss
 
 
-@pytest.mark.once
+def closure():
+    def inside(y_true, y_pred):
+        return keras.ops.mean(keras.ops.abs(y_true - y_pred), -1)
+
+    return inside
+
+
+@pytest.mark.gradients
 @pytest.mark.parametrize(
-    "function", [absolute_error, lambda y_true, y_pred: y_pred], ids=("named", "lambda")
+    "function", [absolute_error, closure()], ids=("unregistered", "closure")
 )
-def test_unregistered_functions_cannot_be_saved(function, tmp_path):
-    loss = LogitClipLoss(function, 1.0)
-    message = "register_keras_serializable.*Received: loss="
-    with pytest.raises(ValueError, match=message):
-        loss.get_config()
+def test_models_with_functions_are_saved_as_keras_saves_them(function, tmp_path):
+    """Keras warns too, where it can, and a checkpoint never ends a training."""
+    path = tmp_path / "model.keras"
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(CLASSES)])
-    model.compile("sgd", loss)
-    with pytest.raises(ValueError, match=message):
-        model.save(tmp_path / "model.keras")
+    model.compile("sgd", LogitClipLoss(function, 1.0))
+    checkpoint = keras.callbacks.ModelCheckpoint(path)
+    x, y = np.ones((2, 8)), np.eye(CLASSES)[:2]
+    with pytest.warns(UserWarning, match="saved by its name only.*custom_objects"):
+        model.fit(x, y, epochs=2, callbacks=[checkpoint], verbose=0)
+    for arguments in (
+        {"compile": False},
+        {"custom_objects": {function.__name__: function}},
+    ):
+        loaded = keras.saving.load_model(path, **arguments)
+        np.testing.assert_allclose(
+            loaded.predict(x, verbose=0), model.predict(x, verbose=0), 1e-6
+        )
+    assert loaded.loss.loss is function
+
+
+@pytest.mark.once
+def test_a_function_is_warned_of_once():
+    loss = LogitClipLoss(absolute_error, 1.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            loss.get_config()
+    assert len(caught) == 1
 
 
 # Bad input. `tests.test_ops` has all bad values of `tau`, `p` and `axis`.

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_logitclip import LogitClipLoss
+from keras_logitclip import losses
 from keras_logitclip import ops
 from tests import oracle
 from tests.cross_entropy_oracle import Case
@@ -131,3 +133,81 @@ def test_graphs_of_any_batch_size(rows):
         weights[:, 0] = 1
         _, expected = expected_loss_and_gradient(weights, z, 1.0, np.ones(size))
         assert_rows_close(to_numpy(gradient(to_tensor(z))), expected, 1e-6)
+
+
+# A generator whose signature leaves sizes open: graphs do not know them.
+
+CLASSES = 5
+Z = logits(4, CLASSES)
+IDS = np.array([1, 4, 0, 2], "int32")
+ONE_HOT = np.eye(CLASSES, dtype="float32")[IDS]
+UNKNOWN = {
+    "ids in a column": IDS[:, None],
+    "one-hot labels": ONE_HOT,
+    "integers": ONE_HOT.astype("int32"),
+    "soft labels": 0.9 * ONE_HOT + 0.1 / CLASSES,
+}
+OF_UNKNOWN = {
+    "fused": LogitClipLoss(losses.CrossEntropy(), 1.0),
+    "robust": losses.GeneralizedCrossEntropy(),
+    "of logits": losses.BiTempered(),
+    "clipped": LogitClipLoss(losses.SymmetricCrossEntropy(), 1.0),
+    "sum": losses.preset("NCE+RCE", CLASSES),
+}
+
+
+def in_graph(loss, labels, label_shape, z_shape=(None, CLASSES), jit_compile=False):
+    signature = (tf.TensorSpec(label_shape, labels.dtype), tf.TensorSpec(z_shape))
+    graph = tf.function(loss, input_signature=signature, jit_compile=jit_compile)
+    return to_numpy(graph(labels, Z))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_labels_whose_size_the_graph_does_not_know(kind, jit_compile):
+    labels = UNKNOWN[kind]
+    for name, loss in OF_UNKNOWN.items():
+        for z_shape in ((None, CLASSES), (None, None)):
+            value = in_graph(loss, labels, (None, None), z_shape, jit_compile)
+            expected = to_numpy(loss(labels, Z))
+            np.testing.assert_allclose(value, expected, 1e-5, err_msg=name)
+
+
+def test_an_id_that_is_no_class_in_a_column_of_unknown_size_is_nan():
+    labels = np.array([[1], [-1], [9], [2]], "int32")
+    loss = losses.GeneralizedCrossEntropy(reduction="none")
+    values = in_graph(loss, labels, (None, None))
+    np.testing.assert_array_equal(np.isnan(values), [False, True, True, False])
+
+
+def test_labels_of_a_wrong_size_are_refused_when_the_graph_runs():
+    for loss in OF_UNKNOWN.values():
+        with pytest.raises(tf.errors.InvalidArgumentError, match="3"):
+            in_graph(loss, ONE_HOT[:, :3].copy(), (None, None))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_label_smoothing_without_a_known_number_of_classes(smoothing):
+    inner = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=smoothing
+    )
+    loss = LogitClipLoss(inner, 1.0)
+    value = in_graph(loss, ONE_HOT, (None, None), (None, None))
+    np.testing.assert_allclose(value, to_numpy(loss(ONE_HOT, Z)), 1e-6)
+
+
+@pytest.mark.parametrize("loss", OF_UNKNOWN.values(), ids=OF_UNKNOWN)
+def test_a_generator_with_an_open_signature_trains_as_arrays_do(loss):
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    batches = tf.data.Dataset.from_generator(
+        lambda: zip(x, IDS[:, None], strict=True),
+        output_signature=(tf.TensorSpec((3,)), tf.TensorSpec((None,), "int32")),
+    ).batch(2)
+    histories = []
+    for data in ((batches,), (x, IDS, 2)):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(CLASSES)])
+        model.compile("sgd", type(loss).from_config(loss.get_config()))
+        history = model.fit(*data, epochs=2, shuffle=False, verbose=0)
+        histories.append(history.history["loss"])
+    np.testing.assert_allclose(*histories, 1e-5)
