@@ -55,6 +55,8 @@ $(DEMO_VENV)/installed: pyproject.toml constraints.txt
 PYTEST = $(VENV)/bin/python -m pytest --quiet -p no:cacheprovider
 define one_benchmark
 KERAS_BACKEND=$(1) $(VENV)/bin/python -m benchmarks.clipped_cross_entropy
+KERAS_BACKEND=$(1) $(VENV)/bin/python -m benchmarks.clipped_cross_entropy --cores 1 --no-memory
+KERAS_BACKEND=$(1) $(VENV)/bin/python -m benchmarks.fit_step --cores 1
 
 endef
 

@@ -2,11 +2,12 @@
 
     KERAS_BACKEND=torch python -m benchmarks.clipped_cross_entropy
 
-The candidates:
+The candidates are losses that return a mean:
 
 - `keras`: Keras's cross-entropy of the raw logits, to which the others are compared
 - `native`: the same loss as the backend's own library offers it
-- `fused`: `ops.clipped_softmax_cross_entropy`
+- `loss`: `LogitClipLoss` around it
+- `normalized`: the same with `normalize_gradient=True`
 - `clip`: `ops.logit_clip`, then Keras's cross-entropy
 - `formula`: the definition of clipping in `keras.ops`, then Keras's cross-entropy
 """
@@ -14,7 +15,16 @@ The candidates:
 from benchmarks import harness
 
 TAU = 1.0
-SHAPES = ((128, 10), (1024, 100), (2048, 1000), (512, 32000), (256, 128000))
+SHAPES = (
+    (128, 10),
+    (256, 100),
+    (1024, 100),
+    (2048, 1000),
+    (64, 32000),
+    (512, 32000),
+    (256, 128000),
+)
+CANDIDATES = ("keras", "native", "loss", "normalized", "clip", "formula")
 
 
 def make_candidate(name):
@@ -22,16 +32,10 @@ def make_candidate(name):
     import keras
     from keras import ops
 
-    from keras_logitclip.ops import clipped_softmax_cross_entropy
+    from keras_logitclip import LogitClipLoss
     from keras_logitclip.ops import logit_clip
 
-    def cross_entropy(labels, logits):
-        return keras.losses.sparse_categorical_crossentropy(
-            labels, logits, from_logits=True
-        )
-
-    def fused(labels, logits):
-        return clipped_softmax_cross_entropy(labels, logits, tau=TAU)
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def clip(labels, logits):
         return cross_entropy(labels, logit_clip(logits, TAU))
@@ -43,7 +47,10 @@ def make_candidate(name):
     return {
         "keras": cross_entropy,
         "native": NATIVE[keras.config.backend()],
-        "fused": fused,
+        "loss": LogitClipLoss("sparse_categorical_crossentropy", TAU),
+        "normalized": LogitClipLoss(
+            "sparse_categorical_crossentropy", TAU, normalize_gradient=True
+        ),
         "clip": clip,
         "formula": formula,
     }[name]
@@ -52,20 +59,22 @@ def make_candidate(name):
 def torch_cross_entropy(labels, logits):
     import torch
 
-    return torch.nn.functional.cross_entropy(logits, labels.long(), reduction="none")
+    return torch.nn.functional.cross_entropy(logits, labels.long())
 
 
 def tensorflow_cross_entropy(labels, logits):
     import tensorflow as tf
 
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    )
 
 
 def jax_cross_entropy(labels, logits):
     import jax
 
     logit_of_label = jax.numpy.take_along_axis(logits, labels[:, None], -1)[:, 0]
-    return jax.nn.logsumexp(logits, -1) - logit_of_label
+    return jax.numpy.mean(jax.nn.logsumexp(logits, -1) - logit_of_label)
 
 
 NATIVE = {
@@ -80,7 +89,7 @@ if __name__ == "__main__":
         harness.Benchmark(
             "clipped_cross_entropy",
             __doc__.splitlines()[0],
-            ("keras", "native", "fused", "clip", "formula"),
+            CANDIDATES,
             make_candidate,
             SHAPES,
         )

@@ -79,8 +79,8 @@ class Benchmark(NamedTuple):
     """What a script `benchmarks/<name>.py` compares.
 
     `make_candidate(name)` returns a function `(labels, logits)` of the current
-    backend's tensors that returns one value per row. It may import Keras. Ratios
-    are to the candidate `"keras"`.
+    backend's tensors that returns the mean loss of the rows. It may import Keras.
+    Ratios are to the candidate `"keras"`.
     """
 
     name: str
@@ -128,6 +128,7 @@ class Durations(NamedTuple):
 def main(benchmark):
     parser = make_parser(benchmark)
     arguments = parser.parse_args()
+    use_cores(arguments.cores)
     if not arguments.report:
         backend = current_backend(parser)
         cases = make_cases(backend, arguments, parser)
@@ -169,6 +170,7 @@ def make_parser(benchmark):
         default=2.0,
         help="time per candidate, which sets the rounds within 7 and 200",
     )
+    add_cores(parser)
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument(
         "--csv",
@@ -182,6 +184,18 @@ def make_parser(benchmark):
     # How the harness starts the process that measures memory.
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     return parser
+
+
+def add_cores(parser):
+    parser.add_argument(
+        "--cores", type=parse_positive(int), help="how many cores to use, of all"
+    )
+
+
+def use_cores(count):
+    """Leaves this process and its children so many cores; before backends start."""
+    if count is not None:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def parse_shapes(text):
@@ -363,13 +377,12 @@ def prepare_torch(function, labels, logits, mode):
     on_gpu = logits.is_cuda
 
     def run():
-        values = function(labels, logits)
-        upstream = torch.full_like(values, 1 / values.shape[0])
-        # Not `values.backward()`, which would add to the gradient of the last call.
-        (gradient,) = torch.autograd.grad(values, logits, upstream)
+        value = function(labels, logits)
+        # Not `value.backward()`, which would add to the gradient of the last call.
+        (gradient,) = torch.autograd.grad(value, logits)
         if on_gpu:
             torch.cuda.synchronize()
-        return values, gradient
+        return value, gradient
 
     return Step(run)
 
@@ -383,9 +396,8 @@ def prepare_tensorflow(function, labels, logits, mode):
     def value_and_gradient(labels, logits):
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            values = function(labels, logits)
-        upstream = tf.fill(values.shape, tf.cast(1 / values.shape[0], values.dtype))
-        return values, tape.gradient(values, logits, upstream)
+            value = function(labels, logits)
+        return value, tape.gradient(value, logits)
 
     def run():
         result = value_and_gradient(labels, logits)
@@ -400,11 +412,7 @@ def prepare_tensorflow(function, labels, logits, mode):
 def prepare_jax(function, labels, logits, mode):
     import jax
 
-    def value_and_gradient(labels, logits):
-        values, vjp = jax.vjp(lambda logits: function(labels, logits), logits)
-        (gradient,) = vjp(jax.numpy.full_like(values, 1 / values.shape[0]))
-        return values, gradient
-
+    value_and_gradient = jax.value_and_grad(function, argnums=1)
     compiled = jax.jit(value_and_gradient).lower(labels, logits).compile()
 
     def run():
@@ -591,7 +599,7 @@ def describe_cpu():
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count()
     )
-    return f"{model}, {cores} cores"
+    return f"{model}, {cores} core{'s' * (cores > 1)}"
 
 
 def append_rows(path, rows):

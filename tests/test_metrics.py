@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_logitclip import LogitClip
 from keras_logitclip import metrics
 from keras_logitclip import ops
 from tests import oracle

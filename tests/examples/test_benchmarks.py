@@ -24,12 +24,23 @@ def test_every_candidate_is_measured_and_reported(tmp_path):
     run(*options, "--csv", path)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    candidates = ["keras", "native", "fused", "clip", "formula"]
+    candidates = ["keras", "native", "loss", "normalized", "clip", "formula"]
     assert [row["candidate"] for row in rows] == 2 * candidates  # Of two dtypes.
     assert {row["backend"] for row in rows} == {BACKEND}
     assert all(float(row["median_ms"]) > 0 for row in rows)
     report = run("--report", "--csv", path)
-    assert report.count(f"| {BACKEND}, {MODE} | fused |") == 2
+    assert report.count(f"| {BACKEND}, {MODE} | loss |") == 2
+
+
+@pytest.mark.gradients
+def test_a_training_step_is_measured_and_reported(tmp_path):
+    path = tmp_path / "results.csv"
+    report = run("--rounds", "1", "--csv", path, script="fit_step")
+    assert f"| {BACKEND} | " in report
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["candidate"] for row in rows] == ["keras", "loss"]
+    assert run("--report", "--csv", path, script="fit_step") == report
 
 
 @pytest.mark.once
