@@ -62,10 +62,11 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
     # Read by the losses that wrap another one, like that of Keras's losses.
     from_logits = True
     # What `bounds` and the table of losses ask: whether all classes but the label
-    # are alike to the loss, and whether it is a function of the label's probability
-    # that falls where this grows.
+    # are alike to the loss; whether it is a function of the label's probability that
+    # falls where this grows; and whether its sum over all labels is constant.
     is_symmetric = False
     falls_with_probability = False
+    has_constant_sum = False
 
     def __init__(
         self,
