@@ -6,41 +6,21 @@ from keras import ops
 from keras_logitclip._arguments import check_number
 from keras_logitclip._labels import are_class_ids
 from keras_logitclip._numerics import nonzero
+from keras_logitclip._numerics import one_minus_exp
 from keras_logitclip._numerics import power
 from keras_logitclip._numerics import row_maximum
-from keras_logitclip.losses._classification import LogitsLoss
-from keras_logitclip.losses._classification import expected_loss
-from keras_logitclip.losses._classification import loss_of_logits
-from keras_logitclip.losses._classification import one_minus_exp
+from keras_logitclip.losses._base import LogitsLoss
+from keras_logitclip.losses._base import mean_over_labels
 
 # Newton's steps towards the normalizer of the tempered softmax. Of rows of up to
-# 128,000 logits that are up to 20,000 apart, with t2 up to `MAX_T2`, the slowest
+# 128,000 logits that are up to 20,000 apart, with t2 up to 5, the slowest
 # needs 9 for float32 and 10 for float64.
 _STEPS = 10
-MAX_T2 = 5.0
-
-
-def bi_tempered(y_true, y_pred, t1: float = 0.8, t2: float = 1.2, axis: int = -1):
-    """Computes the bi-tempered logistic loss of each sample.
-
-    See `BiTempered` for the arguments.
-
-    Returns:
-        The losses: the shape of `y_pred` without `axis`, float64 for float64
-        logits and float32 for all others.
-    """
-    t1, t2 = check_t1(t1), check_t2(t2)
-
-    def loss(labels, logits):
-        log_probabilities = log_tempered_softmax(logits, t2)
-        return _bregman_divergence(labels, log_probabilities, t1)
-
-    return loss_of_logits(loss, y_true, y_pred, axis)
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class BiTempered(LogitsLoss):
-    """Cross-entropy with a tempered logarithm and a tempered softmax.
+    """Computes cross-entropy with a tempered logarithm and a tempered softmax.
 
     The logarithm with `t1 < 1` is bounded, and so is the loss of a sample far on
     the wrong side; the softmax with `t2 > 1` has heavy tails, so that samples near
@@ -63,25 +43,8 @@ class BiTempered(LogitsLoss):
     Args:
         t1: Temperature of the logarithm in [0, 1]. Defaults to `0.8`.
         t2: Temperature of the softmax in [1, 5]. Defaults to `1.2`.
-        axis: Integer, the class axis. Defaults to `-1`.
-        reduction: As in `keras.losses.Loss`. Defaults to
-            `"sum_over_batch_size"`.
-        name: Name of the loss. Defaults to `"bi_tempered"`.
-        dtype: The dtype of the loss's computations, as in
-            `keras.losses.Loss`. Defaults to `None`, which means
-            `keras.config.floatx()`.
-
-    Call arguments:
-        y_true: Class ids, of the shape of `y_pred` without `axis` or with size 1
-            there, or one-hot or soft labels of the shape of `y_pred`. Soft
-            labels take part as the formula says.
-            An id outside of the classes gives NaN.
-        y_pred: Logits of shape `(batch, ..., classes)`.
-
-    Raises:
-        ValueError: If `t1` or `t2` is out of range; and, when called, if the labels
-            do not fit or `y_pred` came out of a softmax or sigmoid (unnoticed
-            under JAX, where Keras leaves no mark of it).
+        **kwargs: The arguments of `LogitsLoss`. Soft labels take part as the formula
+            says.
 
     Example:
 
@@ -95,37 +58,23 @@ class BiTempered(LogitsLoss):
         - [Amid et al., 2019](https://arxiv.org/abs/1906.03361)
     """
 
-    def __init__(
-        self,
-        t1: float = 0.8,
-        t2: float = 1.2,
-        axis: int = -1,
-        reduction: str | None = "sum_over_batch_size",
-        name: str = "bi_tempered",
-        dtype=None,
-    ):
-        super().__init__(axis, reduction, name, dtype)
-        self.t1 = check_t1(t1)
-        self.t2 = check_t2(t2)
+    is_symmetric = True
 
-    def call(self, y_true, y_pred):
-        return bi_tempered(y_true, y_pred, self.t1, self.t2, self.axis)
+    def __init__(self, t1: float = 0.8, t2: float = 1.2, **kwargs):
+        super().__init__(**kwargs)
+        self.t1 = check_number("t1", t1, "[0, 1]")
+        self.t2 = check_number("t2", t2, "[1, 5]")
+
+    def of_rows(self, labels, logits):
+        return _bregman_divergence(
+            labels, _log_tempered_softmax(logits, self.t2), self.t1
+        )
 
     def get_config(self):
         return {**super().get_config(), "t1": self.t1, "t2": self.t2}
 
 
-def check_t1(t1) -> float:
-    """Returns the temperature of the logarithm as a float if it is in [0, 1]."""
-    return check_number("t1", t1, "[0, 1]")
-
-
-def check_t2(t2) -> float:
-    """Returns the temperature of the softmax as a float if it is in [1, 5]."""
-    return check_number("t2", t2, f"[1, {MAX_T2:g}]")
-
-
-def log_tempered_softmax(logits, t2: float):
+def _log_tempered_softmax(logits, t2: float):
     """Returns the logarithm of each row's tempered softmax.
 
     With the logits as depths d below the largest one and s = t2 - 1, the
@@ -140,7 +89,7 @@ def log_tempered_softmax(logits, t2: float):
     return -ops.log1p(s * (normalizer + depths)) / s
 
 
-def tempered_log(log_x, t: float):
+def _tempered_log(log_x, t: float):
     """Returns the tempered logarithm of x, given its logarithm."""
     return log_x if t == 1 else -one_minus_exp((1 - t) * log_x) / (1 - t)
 
@@ -193,7 +142,7 @@ def _bregman_divergence(labels, log_probabilities, t1):
     The sum of p ** (2 - t1) is taken minus 1, which is the sum of p: term by term,
     that does not cancel, and vanishes at t1 = 1.
     """
-    given = expected_loss(labels, log_probabilities, lambda x: -tempered_log(x, t1))
+    given = -mean_over_labels(labels, _tempered_log(log_probabilities, t1))
     excess = ops.exp(log_probabilities) * ops.expm1((1 - t1) * log_probabilities)
     divergence = given + ops.sum(excess, -1) / (2 - t1)
     if are_class_ids(labels):
