@@ -1,4 +1,4 @@
-"""Checks of arguments: numbers, flags, axes and seeds."""
+"""Checks of arguments: numbers, flags, axes, seeds and transition matrices."""
 
 import math
 import numbers
@@ -114,6 +114,44 @@ def resolve_class_axis(axis: int, shape) -> int:
     return resolved
 
 
+def check_transition_matrix(name: str, value) -> np.ndarray:
+    """Returns a copy of a transition matrix in float64 if its rows are distributions.
+
+    Their sums are 1 up to the rounding of float32.
+    """
+    matrix = _as_array(value)
+    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] >= 2
+    if not square or matrix.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected numbers of shape "
+            "`(classes, classes)` for at least two classes. "
+            f"Received: {name} of dtype {matrix.dtype} and shape {matrix.shape}"
+        )
+    matrix = matrix.astype("float64")
+    # Negated, so that NaN is refused as well.
+    negative = ~(matrix >= 0)
+    if negative.any():
+        row, column = np.argwhere(negative)[0]
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected probabilities, at least 0. "
+            f"Received: {name}[{row}, {column}]={matrix[row, column]}"
+        )
+    wrong = ~_sum_to_one(matrix, axis=1)
+    if wrong.any():
+        hint = (
+            " Its columns do: the matrix may have to be transposed."
+            if _sum_to_one(matrix, axis=0).all()
+            else ""
+        )
+        row = wrong.argmax()
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected rows that sum to 1, "
+            f"`{name}[i, j]` being the probability of label `j` for class `i`."
+            f"{hint} Received: a sum of {matrix[row].sum():.6g} in row {row}"
+        )
+    return matrix
+
+
 def check_seed(seed) -> np.random.Generator:
     """Returns a generator of random numbers: the one given, or one of that seed."""
     if isinstance(seed, np.random.Generator):
@@ -131,6 +169,17 @@ def check_seed(seed) -> np.random.Generator:
 def describe_seed(seed) -> int | str:
     """Returns the seed, or the name of the generator that was given instead."""
     return str(seed) if isinstance(seed, np.random.Generator) else int(seed)
+
+
+def _as_array(value) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:  # Rows of different lengths.
+        return np.asarray(value, "object")
+
+
+def _sum_to_one(matrix, axis) -> np.ndarray:
+    return abs(matrix.sum(axis) - 1) <= 1e-6
 
 
 def _ends(interval: str) -> tuple[float, float]:

@@ -592,7 +592,7 @@ BAD_ARGUMENTS = {
         lambda: from_transition([[NAN, 1], [0, 1]]),
         "Received: .*0, 0.=nan",
     ),
-    "negative": (lambda: from_transition([[1.5, -0.5], [0, 1]]), "Received: .*=1.5"),
+    "negative": (lambda: from_transition([[1.5, -0.5], [0, 1]]), "Received: .*=-0.5"),
     "rows": (lambda: from_transition(np.eye(3) * 0.9), "a sum of 0.9 in row 0"),
     "columns": (
         lambda: from_transition([[0.9, 0.4], [0.1, 0.6]]),

@@ -7,10 +7,10 @@ import numpy as np
 from keras_logitclip._arguments import check_num_classes
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
+from keras_logitclip._arguments import check_transition_matrix
 from keras_logitclip.bounds._cross_entropy import cross_entropy_bounds
 from keras_logitclip.bounds._probability import check_noise_rate
 from keras_logitclip.bounds._search import minimize
-from keras_logitclip.noise._transition import check_matrix
 
 
 def excess_risk_bound(
@@ -132,7 +132,9 @@ def class_dependent_excess_risk_bound(
     References:
         - [Wei et al., 2023](https://arxiv.org/abs/2212.04055)
     """
-    tau, p, matrix = check_tau(tau), check_p(p), check_matrix(matrix)
+    tau, p = check_tau(tau), check_p(p)
+    matrix = check_transition_matrix("matrix", matrix)
+    matrix = matrix / matrix.sum(1, keepdims=True)
     frequencies = _check_frequencies(class_frequencies, len(matrix))
     if (matrix == np.eye(len(matrix))).all():
         return 0.0

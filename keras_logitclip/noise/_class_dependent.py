@@ -8,10 +8,10 @@ from keras_logitclip._arguments import check_flag
 from keras_logitclip._arguments import check_num_classes
 from keras_logitclip._arguments import check_rate
 from keras_logitclip._arguments import check_seed
+from keras_logitclip._arguments import check_transition_matrix
 from keras_logitclip._arguments import describe_seed
 from keras_logitclip._labels import check_class_ids
 from keras_logitclip.noise._noisy_labels import NoisyLabels
-from keras_logitclip.noise._transition import check_matrix
 from keras_logitclip.noise._transition import draw_exactly
 from keras_logitclip.noise._transition import draw_independently
 
@@ -203,7 +203,7 @@ def from_transition(
         `NoisyLabels`, whose `asked_rate` is the one expected for these labels.
 
     Raises:
-        ValueError: If the matrix is not square, has entries outside of [0, 1] or
+        ValueError: If the matrix is not square, has negative entries or
             rows that do not sum to 1, or if labels are no class ids.
 
     Example:
@@ -217,7 +217,8 @@ def from_transition(
     References:
         - [Patrini et al., 2017](https://arxiv.org/abs/1609.03683)
     """
-    matrix = check_matrix(matrix)
+    matrix = check_transition_matrix("matrix", matrix)
+    matrix = matrix / matrix.sum(1, keepdims=True)
     clean = check_class_ids(labels, len(matrix))
     rate = float(np.mean(1 - matrix.diagonal()[clean]))
     return _draw(clean, matrix, "transition matrix", rate, exact, seed)

@@ -5,43 +5,6 @@ import math
 import numpy as np
 
 
-def check_matrix(matrix) -> np.ndarray:
-    """Returns a transition matrix in float64 if its rows are distributions."""
-    matrix = np.asarray(matrix)
-    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] >= 2
-    if not square or matrix.dtype.kind not in "biuf":
-        raise ValueError(
-            "Invalid value for argument `matrix`: expected numbers of shape "
-            "`(classes, classes)` for at least two classes. "
-            f"Received: matrix of dtype {matrix.dtype} and shape {matrix.shape}"
-        )
-    matrix = matrix.astype("float64")
-    # Negated, so that NaN is refused as well.
-    outside = ~((matrix >= 0) & (matrix <= 1))
-    if outside.any():
-        row, column = np.argwhere(outside)[0]
-        raise ValueError(
-            "Invalid value for argument `matrix`: expected probabilities in [0, 1]. "
-            f"Received: matrix[{row}, {column}]={matrix[row, column]}"
-        )
-    # Float32 entries add up to 1 only nearly.
-    sums = matrix.sum(1, keepdims=True)
-    wrong = abs(sums - 1) > 1e-6
-    if wrong.any():
-        hint = (
-            " Its columns do: the matrix may have to be transposed."
-            if np.allclose(matrix.sum(0), 1, rtol=0, atol=1e-6)
-            else ""
-        )
-        row = wrong.argmax()
-        raise ValueError(
-            "Invalid value for argument `matrix`: expected rows that sum to 1, "
-            "`matrix[i, j]` being the probability of label `j` for class `i`."
-            f"{hint} Received: a sum of {sums[row, 0]:.6g} in row {row}"
-        )
-    return matrix / sums
-
-
 def draw_independently(
     clean: np.ndarray, matrix: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
