@@ -16,62 +16,7 @@ from keras_logitclip.bounds._few_valued import kinds_for_other_losses
 from keras_logitclip.bounds._few_valued import kinds_for_symmetric_losses
 from keras_logitclip.losses._inner import call_inner_loss
 from keras_logitclip.losses._inner import standardize_inner_loss
-from keras_logitclip.losses.active_passive import ActivePassive
-from keras_logitclip.losses.asymmetric import AsymmetricExponential
-from keras_logitclip.losses.asymmetric import AsymmetricGeneralizedCrossEntropy
-from keras_logitclip.losses.asymmetric import AsymmetricUnhinged
-from keras_logitclip.losses.bi_tempered import BiTempered
-from keras_logitclip.losses.bootstrap import Bootstrap
-from keras_logitclip.losses.confidence_regularized import ConfidenceRegularized
-from keras_logitclip.losses.cross_entropy import CrossEntropy
-from keras_logitclip.losses.focal import Focal
-from keras_logitclip.losses.generalized_cross_entropy import GeneralizedCrossEntropy
-from keras_logitclip.losses.jensen_shannon import JensenShannon
-from keras_logitclip.losses.logit_clip import LogitClipLoss
-from keras_logitclip.losses.logit_norm_cross_entropy import LogitNormCrossEntropy
-from keras_logitclip.losses.logit_value_clip import LogitValueClipLoss
-from keras_logitclip.losses.mean_absolute_error import CategoricalMeanAbsoluteError
-from keras_logitclip.losses.norm_penalty import NormPenalty
-from keras_logitclip.losses.normalized import NormalizedCrossEntropy
-from keras_logitclip.losses.normalized import NormalizedFocal
-from keras_logitclip.losses.normalized import NormalizedGeneralizedCrossEntropy
-from keras_logitclip.losses.normalized_negative import NormalizedNegativeCrossEntropy
-from keras_logitclip.losses.normalized_negative import NormalizedNegativeFocal
-from keras_logitclip.losses.partially_huberized import PHuberCrossEntropy
-from keras_logitclip.losses.partially_huberized import PHuberGeneralizedCrossEntropy
-from keras_logitclip.losses.symmetric_cross_entropy import ReverseCrossEntropy
-from keras_logitclip.losses.symmetric_cross_entropy import SymmetricCrossEntropy
-from keras_logitclip.losses.taylor_cross_entropy import TaylorCrossEntropy
 
-# Functions of the label's probability, which fall where it grows.
-_OF_ONE_PROBABILITY = (
-    AsymmetricExponential,
-    AsymmetricGeneralizedCrossEntropy,
-    AsymmetricUnhinged,
-    CategoricalMeanAbsoluteError,
-    CrossEntropy,
-    Focal,
-    GeneralizedCrossEntropy,
-    JensenShannon,
-    PHuberCrossEntropy,
-    PHuberGeneralizedCrossEntropy,
-    ReverseCrossEntropy,
-    SymmetricCrossEntropy,
-    TaylorCrossEntropy,
-)
-# Of the others, those to which all classes but the label are the same.
-_SYMMETRIC = (
-    BiTempered,
-    Bootstrap,
-    ConfidenceRegularized,
-    LogitNormCrossEntropy,
-    NormalizedCrossEntropy,
-    NormalizedFocal,
-    NormalizedGeneralizedCrossEntropy,
-    NormalizedNegativeCrossEntropy,
-    NormalizedNegativeFocal,
-)
-_SYMMETRIC_WRAPPERS = (LogitClipLoss, LogitValueClipLoss, NormPenalty)
 # Logits to evaluate at once.
 _CHUNK = 2**21
 
@@ -80,22 +25,18 @@ def loss_bounds(loss, tau: float, num_classes: int, p: float = 2) -> Bounds:
     """Returns the smallest and the largest value of a loss of clipped logits.
 
     **Exact** for the losses that depend on the probability of the label alone and
-    fall with it: `CrossEntropy`, `CategoricalMeanAbsoluteError`,
-    `ReverseCrossEntropy`, `SymmetricCrossEntropy`, `GeneralizedCrossEntropy`,
-    `PHuberCrossEntropy`, `PHuberGeneralizedCrossEntropy`, `TaylorCrossEntropy`,
-    `Focal`, `JensenShannon`, `AsymmetricGeneralizedCrossEntropy`,
-    `AsymmetricUnhinged`, `AsymmetricExponential` and each `ActivePassive` of two of
-    them. The most and the least probable label are those of
-    `cross_entropy_bounds`, for any number of classes.
+    fall with it, which they say by `falls_with_probability = True`: `CrossEntropy`,
+    `GeneralizedCrossEntropy`, `Focal`, `JensenShannon` and others, and each
+    `ActivePassive` of two of them. The most and the least probable label are those
+    of `cross_entropy_bounds`, for any number of classes.
 
     **Numerical** for all others: values that a search has found, so that the true
     range can be a little wider. The losses that treat all classes but the label
-    alike are searched where their extremes lie, among logits of at most four
-    different values; time grows with the number of classes, up to
-    half a minute or so for 100,000. The rest,
-    such as `ForwardCorrection`, and functions of your own, is searched label by
-    label and in all logits at once, which takes long and finds less from a hundred
-    classes on.
+    alike (`is_symmetric = True`) are searched where their extremes lie, among logits
+    of at most four different values; time grows with the number of classes, up to
+    half a minute or so for 100,000. The rest, such as `ForwardCorrection`, and
+    functions of your own, is searched label by label and in all logits at once,
+    which takes long and finds less from a hundred classes on.
 
     The loss is computed by the current backend: in float64 on TensorFlow and
     PyTorch, in float32 elsewhere.
@@ -133,25 +74,11 @@ def loss_bounds(loss, tau: float, num_classes: int, p: float = 2) -> Bounds:
             f"losses of logits of any length have no bounds. Received: tau={tau}"
         )
     loss = standardize_inner_loss(loss, activation=None, axis=-1)
-    if _depends_on_one_probability(loss):
+    if getattr(loss, "falls_with_probability", False):
         return _bounds_from_cross_entropy(
             loss, cross_entropy_bounds(tau, num_classes, p)
         )
     return _search_bounds(loss, tau, num_classes, p)
-
-
-def _depends_on_one_probability(loss) -> bool:
-    if type(loss) is ActivePassive:
-        return all(map(_depends_on_one_probability, (loss.active, loss.passive)))
-    return type(loss) in _OF_ONE_PROBABILITY
-
-
-def _is_symmetric(loss) -> bool:
-    if type(loss) is ActivePassive:
-        return all(map(_is_symmetric, (loss.active, loss.passive)))
-    if type(loss) in _SYMMETRIC_WRAPPERS:
-        return _is_symmetric(loss.loss)
-    return type(loss) in _SYMMETRIC + _OF_ONE_PROBABILITY
 
 
 def _bounds_from_cross_entropy(loss, cross_entropies) -> Bounds:
@@ -164,7 +91,7 @@ def _bounds_from_cross_entropy(loss, cross_entropies) -> Bounds:
 
 
 def _search_bounds(loss, tau, num_classes, p) -> Bounds:
-    symmetric = _is_symmetric(loss)
+    symmetric = getattr(loss, "is_symmetric", False)
     kinds_for = kinds_for_symmetric_losses if symmetric else kinds_for_other_losses
     lower, upper = extreme_values(
         lambda labels, logits: _values(loss, labels, logits),
