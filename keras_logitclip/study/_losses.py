@@ -10,7 +10,7 @@ from keras_logitclip.study._config import Cell
 _METHODS = {
     "plain": lambda loss, value: loss,
     "tau": losses.LogitClipLoss,
-    "value_limit": losses.LogitValueClipLoss,
+    "value_limit": losses.LogitValueClip,
     "norm_penalty": losses.NormPenalty,
 }
 
