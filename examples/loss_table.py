@@ -5,7 +5,6 @@ python examples/loss_table.py --tau 1 --classes 10
 
 import argparse
 import os
-from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -14,50 +13,6 @@ from keras_logitclip import losses
 
 # Logits of this norm are as good as any: what is unbounded grows beyond `ENOUGH`.
 LONG, ENOUGH = 1e6, 1e4
-
-
-class Row(NamedTuple):
-    """What no code can tell about a preset."""
-
-    formula: str
-    symmetric: bool = False
-
-
-ROWS = {
-    "CE": Row("-log p_y"),
-    "Focal": Row("-(1 - p_y)^gamma log p_y"),
-    "MAE": Row("2 (1 - p_y)", symmetric=True),
-    "GCE": Row("(1 - p_y^q) / q"),
-    "RCE": Row("-log(1e-4) (1 - p_y)", symmetric=True),
-    "SCE": Row("alpha CE + beta RCE"),
-    "PHuber-CE": Row("CE, and below p_y = 1/t its tangent 1 + log t - t p_y"),
-    "PHuber-GCE": Row("GCE, and below p_y = t^(1/(q-1)) its tangent"),
-    "Taylor-CE": Row("sum_i (1 - p_y)^i / i, i = 1 to order"),
-    "NCE": Row("log p_y / sum_k log p_k", symmetric=True),
-    "NFL": Row("Focal_y / sum_k Focal_k", symmetric=True),
-    "NGCE": Row("GCE_y / sum_k GCE_k", symmetric=True),
-    "NCE+RCE": Row("alpha NCE + beta RCE", symmetric=True),
-    "NCE+MAE": Row("alpha NCE + beta MAE", symmetric=True),
-    "NFL+RCE": Row("alpha NFL + beta RCE", symmetric=True),
-    "NFL+MAE": Row("alpha NFL + beta MAE", symmetric=True),
-    "AGCE": Row("((a + 1)^q - (a + p_y)^q) / q"),
-    "AUL": Row("((a - p_y)^q - (a - 1)^q) / q"),
-    "AEL": Row("exp(-p_y / a)"),
-    "NCE+AGCE": Row("alpha NCE + beta AGCE"),
-    "NCE+AUL": Row("alpha NCE + beta AUL"),
-    "NCE+AEL": Row("alpha NCE + beta AEL"),
-    "ANL-CE": Row(
-        "alpha NCE + beta (1 - (A - CE_y) / sum_k (A - CE_k)), A = -log(1e-7)",
-        symmetric=True,
-    ),
-    "ANL-FL": Row("the same with Focal", symmetric=True),
-    "JS": Row("(w KL(y, m) + (1-w) KL(p, m)) / (-(1-w) log(1-w)), m = w y + (1-w) p"),
-    "CORES": Row("CE_y - beta mean_k CE_k"),
-    "Bootstrap-soft": Row("-sum_k (beta y_k + (1 - beta) p_k) log p_k"),
-    "Bootstrap-hard": Row("beta CE_y + (1 - beta) min_k CE_k"),
-    "Bi-tempered": Row("tempered logarithm (t1) of the tempered softmax (t2)"),
-    "LogitNorm": Row("CE of z / (temperature norm(z))"),
-}
 
 
 def parse_arguments():
@@ -78,9 +33,16 @@ def format_values(arguments):
     )  # fmt: skip
 
 
+def classes_of(loss):
+    return loss if isinstance(loss, tuple) else (loss,)
+
+
 def class_names(loss):
-    classes = loss if isinstance(loss, tuple) else (loss,)
-    return " + ".join(f"`{cls.__name__}`" for cls in classes)
+    return " + ".join(f"`{cls.__name__}`" for cls in classes_of(loss))
+
+
+def is_symmetric(loss):
+    return all(cls.has_constant_sum for cls in classes_of(loss))
 
 
 def format_bound(bound):
@@ -88,7 +50,7 @@ def format_bound(bound):
 
 
 def make_row(name, tau, classes):
-    preset, row = losses.PRESETS[name], ROWS[name]
+    preset = losses.PRESETS[name]
     loss = losses.preset(name, classes)
     plain, clipped = (
         bounds.loss_bounds(loss, threshold, classes).upper for threshold in (LONG, tau)
@@ -96,10 +58,10 @@ def make_row(name, tau, classes):
     cells = (
         f"[{name}]({preset.reference})",
         class_names(preset.loss),
-        f"`{row.formula}`",
+        f"`{preset.formula}`",
         format_values(preset.cifar10),
         format_values(preset.cifar100),
-        "yes" if row.symmetric else "",
+        "yes" if is_symmetric(preset.loss) else "",
         format_bound(plain),
         format_bound(clipped),
     )
@@ -118,7 +80,9 @@ def make_table(tau, classes):
         "clipped",
     )
     lines = [f"| {' | '.join(header)} |", "|---|---|---|---|---|---|---|---|"]
-    return "\n".join([*lines, *(make_row(name, tau, classes) for name in ROWS)])
+    return "\n".join(
+        [*lines, *(make_row(name, tau, classes) for name in losses.PRESETS)]
+    )
 
 
 if __name__ == "__main__":

@@ -39,10 +39,11 @@ class Preset(NamedTuple):
 
     Attributes:
         loss: The class, or the classes of an active and a passive loss to add.
+        formula: The loss of the label y, with the probabilities p of the logits z.
+        reference: Link to the paper.
         cifar10: The arguments for CIFAR-10. For a sum: `alpha`, `beta`, and under
             `active` and `passive` the arguments of these.
         cifar100: The arguments for CIFAR-100.
-        reference: Link to the paper.
         l1: Weights of the L1 norm of all parameters for CIFAR-10 and CIFAR-100,
             without which the paper does not use the loss. No loss can add it:
             give the layers `kernel_regularizer=keras.regularizers.L1(weight)` and
@@ -50,22 +51,31 @@ class Preset(NamedTuple):
     """
 
     loss: type | tuple[type, type]
+    formula: str
+    reference: str
     cifar10: dict
     cifar100: dict
-    reference: str
-    l1: tuple[float, float] = (0.0, 0.0)
+    l1: tuple[float, float]
 
 
 def _arxiv(number: str) -> str:
     return f"https://arxiv.org/abs/{number}"
 
 
-def _sum(alpha: float, beta: float, active=(), passive=()) -> dict:
+def _preset(
+    loss, formula, reference, cifar10=None, cifar100=None, l1=(0.0, 0.0)
+) -> Preset:
+    """Returns a preset, by default with the values for CIFAR-10 for CIFAR-100, too."""
+    cifar10 = cifar10 or {}
+    return Preset(loss, formula, reference, cifar10, cifar100 or cifar10, l1)
+
+
+def _sum(alpha: float, beta: float, active=None, passive=None) -> dict:
     return {
         "alpha": alpha,
         "beta": beta,
-        "active": dict(active),
-        "passive": dict(passive),
+        "active": active or {},
+        "passive": passive or {},
     }
 
 
@@ -77,125 +87,162 @@ _FOCAL = {"gamma": 0.5}
 
 # Where a paper's mean absolute error is 1 - p_y, half of ours, the weight is halved.
 PRESETS = {
-    "CE": Preset(CrossEntropy, {}, {}, _arxiv("2212.04055")),
-    "Focal": Preset(Focal, _FOCAL, _FOCAL, _arxiv("1708.02002")),
-    "MAE": Preset(CategoricalMeanAbsoluteError, {}, {}, _arxiv("1712.09482")),
-    "GCE": Preset(
-        GeneralizedCrossEntropy, {"q": 0.7}, {"q": 0.7}, _arxiv("1805.07836")
+    "CE": _preset(CrossEntropy, "-log p_y", _arxiv("2212.04055")),
+    "Focal": _preset(Focal, "-(1 - p_y)^gamma log p_y", _arxiv("1708.02002"), _FOCAL),
+    "MAE": _preset(CategoricalMeanAbsoluteError, "2 (1 - p_y)", _arxiv("1712.09482")),
+    "GCE": _preset(
+        GeneralizedCrossEntropy, "(1 - p_y^q) / q", _arxiv("1805.07836"), {"q": 0.7}
     ),
-    "RCE": Preset(ReverseCrossEntropy, {}, {}, _arxiv("1908.06112")),
-    "SCE": Preset(
+    "RCE": _preset(ReverseCrossEntropy, "-log(1e-4) (1 - p_y)", _arxiv("1908.06112")),
+    "SCE": _preset(
         SymmetricCrossEntropy,
+        "alpha CE + beta RCE",
+        _arxiv("1908.06112"),
         {"alpha": 0.1, "beta": 1.0},
         {"alpha": 6.0, "beta": 0.1},
-        _arxiv("1908.06112"),
     ),
-    "PHuber-CE": Preset(
-        PHuberCrossEntropy, {"threshold": 2.0}, {"threshold": 10.0}, _PHUBER
-    ),
-    "PHuber-GCE": Preset(
-        PHuberGeneralizedCrossEntropy,
-        {"q": 0.7, "threshold": 10.0},
-        {"q": 0.7, "threshold": 10.0},
+    "PHuber-CE": _preset(
+        PHuberCrossEntropy,
+        "CE, and below p_y = 1/t its tangent 1 + log t - t p_y",
         _PHUBER,
+        {"threshold": 2.0},
+        {"threshold": 10.0},
     ),
-    "Taylor-CE": Preset(
+    "PHuber-GCE": _preset(
+        PHuberGeneralizedCrossEntropy,
+        "GCE, and below p_y = t^(1/(q-1)) its tangent",
+        _PHUBER,
+        {"q": 0.7, "threshold": 10.0},
+    ),
+    "Taylor-CE": _preset(
         TaylorCrossEntropy,
-        {"order": 2},
-        {"order": 2},
+        "sum_i (1 - p_y)^i / i, i = 1 to order",
         "https://www.ijcai.org/proceedings/2020/305",
+        {"order": 2},
     ),
-    "NCE": Preset(NormalizedCrossEntropy, {}, {}, _APL),
-    "NFL": Preset(NormalizedFocal, _FOCAL, _FOCAL, _APL),
-    "NGCE": Preset(NormalizedGeneralizedCrossEntropy, {"q": 0.1}, {"q": 0.7}, _APL),
-    "NCE+RCE": Preset(
+    "NCE": _preset(NormalizedCrossEntropy, "log p_y / sum_k log p_k", _APL),
+    "NFL": _preset(NormalizedFocal, "Focal_y / sum_k Focal_k", _APL, _FOCAL),
+    "NGCE": _preset(
+        NormalizedGeneralizedCrossEntropy,
+        "GCE_y / sum_k GCE_k",
+        _APL,
+        {"q": 0.1},
+        {"q": 0.7},
+    ),
+    "NCE+RCE": _preset(
         (NormalizedCrossEntropy, ReverseCrossEntropy),
+        "alpha NCE + beta RCE",
+        _APL,
         _sum(1.0, 1.0),
         _sum(10.0, 0.1),
-        _APL,
     ),
-    "NCE+MAE": Preset(
+    "NCE+MAE": _preset(
         (NormalizedCrossEntropy, CategoricalMeanAbsoluteError),
+        "alpha NCE + beta MAE",
+        _APL,
         _sum(1.0, 0.5),
         _sum(10.0, 0.5),
-        _APL,
     ),
-    "NFL+RCE": Preset(
+    "NFL+RCE": _preset(
         (NormalizedFocal, ReverseCrossEntropy),
+        "alpha NFL + beta RCE",
+        _APL,
         _sum(1.0, 1.0, active=_FOCAL),
         _sum(10.0, 0.1, active=_FOCAL),
-        _APL,
     ),
-    "NFL+MAE": Preset(
+    "NFL+MAE": _preset(
         (NormalizedFocal, CategoricalMeanAbsoluteError),
+        "alpha NFL + beta MAE",
+        _APL,
         _sum(1.0, 0.5, active=_FOCAL),
         _sum(10.0, 0.5, active=_FOCAL),
-        _APL,
     ),
-    "AGCE": Preset(
+    "AGCE": _preset(
         AsymmetricGeneralizedCrossEntropy,
-        {"a": 0.6, "q": 0.6},
-        {"a": 0.6, "q": 0.6},
+        "((a + 1)^q - (a + p_y)^q) / q",
         _ALF,
+        {"a": 0.6, "q": 0.6},
     ),
-    "AUL": Preset(AsymmetricUnhinged, {"a": 5.5, "q": 3.0}, {"a": 5.5, "q": 3.0}, _ALF),
-    "AEL": Preset(AsymmetricExponential, {"a": 2.5}, {"a": 2.5}, _ALF),
-    "NCE+AGCE": Preset(
+    "AUL": _preset(
+        AsymmetricUnhinged, "((a - p_y)^q - (a - 1)^q) / q", _ALF, {"a": 5.5, "q": 3.0}
+    ),
+    "AEL": _preset(AsymmetricExponential, "exp(-p_y / a)", _ALF, {"a": 2.5}),
+    "NCE+AGCE": _preset(
         (NormalizedCrossEntropy, AsymmetricGeneralizedCrossEntropy),
+        "alpha NCE + beta AGCE",
+        _ALF,
         _sum(1.0, 4.0, passive={"a": 6.0, "q": 1.5}),
         _sum(10.0, 0.1, passive={"a": 1.8, "q": 3.0}),
-        _ALF,
     ),
-    "NCE+AUL": Preset(
+    "NCE+AUL": _preset(
         (NormalizedCrossEntropy, AsymmetricUnhinged),
+        "alpha NCE + beta AUL",
+        _ALF,
         _sum(1.0, 4.0, passive={"a": 6.3, "q": 1.5}),
         _sum(10.0, 0.015, passive={"a": 6.0, "q": 3.0}),
-        _ALF,
     ),
-    "NCE+AEL": Preset(
+    "NCE+AEL": _preset(
         (NormalizedCrossEntropy, AsymmetricExponential),
+        "alpha NCE + beta AEL",
+        _ALF,
         _sum(1.0, 4.0, passive={"a": 5.0}),
         _sum(10.0, 0.1, passive={"a": 1.5}),
-        _ALF,
     ),
-    "ANL-CE": Preset(
+    "ANL-CE": _preset(
         (NormalizedCrossEntropy, NormalizedNegativeCrossEntropy),
+        "alpha NCE + beta (1 - (A - CE_y) / sum_k (A - CE_k)), A = -log(1e-7)",
+        _ANL,
         _sum(5.0, 5.0),
         _sum(10.0, 1.0),
-        _ANL,
         l1=(5e-5, 5e-7),
     ),
-    "ANL-FL": Preset(
+    "ANL-FL": _preset(
         (NormalizedFocal, NormalizedNegativeFocal),
+        "the same with Focal",
+        _ANL,
         _sum(5.0, 5.0, active=_FOCAL, passive=_FOCAL),
         _sum(10.0, 1.0, active=_FOCAL, passive=_FOCAL),
-        _ANL,
         l1=(5e-5, 5e-7),
     ),
     # Those for 40% symmetric noise. The paper's weight grows with the noise, from
     # 0.1 to 0.9 on CIFAR-10 and to 0.5 on CIFAR-100.
-    "JS": Preset(JensenShannon, {"weight": 0.7}, {"weight": 0.3}, _arxiv("2105.04522")),
+    "JS": _preset(
+        JensenShannon,
+        "(w KL(y, m) + (1-w) KL(p, m)) / (-(1-w) log(1-w)), m = w y + (1-w) p",
+        _arxiv("2105.04522"),
+        {"weight": 0.7},
+        {"weight": 0.3},
+    ),
     # What the paper's schedule ends with; see the loss for how to begin with 0.
-    "CORES": Preset(
-        ConfidenceRegularized, {"beta": 2.0}, {"beta": 2.0}, _arxiv("2010.02347")
+    "CORES": _preset(
+        ConfidenceRegularized,
+        "CE_y - beta mean_k CE_k",
+        _arxiv("2010.02347"),
+        {"beta": 2.0},
     ),
-    "Bootstrap-soft": Preset(
-        Bootstrap, {"beta": 0.95}, {"beta": 0.95}, _arxiv("1412.6596")
-    ),
-    "Bootstrap-hard": Preset(
+    "Bootstrap-soft": _preset(
         Bootstrap,
-        {"beta": 0.8, "hard": True},
-        {"beta": 0.8, "hard": True},
+        "-sum_k (beta y_k + (1 - beta) p_k) log p_k",
         _arxiv("1412.6596"),
+        {"beta": 0.95},
     ),
-    "Bi-tempered": Preset(
-        BiTempered, {"t1": 0.8, "t2": 1.2}, {"t1": 0.8, "t2": 1.2}, _arxiv("1906.03361")
+    "Bootstrap-hard": _preset(
+        Bootstrap,
+        "beta CE_y + (1 - beta) min_k CE_k",
+        _arxiv("1412.6596"),
+        {"beta": 0.8, "hard": True},
     ),
-    "LogitNorm": Preset(
+    "Bi-tempered": _preset(
+        BiTempered,
+        "tempered logarithm (t1) of the tempered softmax (t2)",
+        _arxiv("1906.03361"),
+        {"t1": 0.8, "t2": 1.2},
+    ),
+    "LogitNorm": _preset(
         LogitNormCrossEntropy,
-        {"temperature": 0.04},
-        {"temperature": 0.04},
+        "CE of z / (temperature norm(z))",
         _arxiv("2205.09310"),
+        {"temperature": 0.04},
     ),
 }
 
@@ -232,14 +279,17 @@ def preset(name: str, num_classes: int) -> keras.losses.Loss:
     10.0
     """
     key = find_name(name)
-    loss, cifar10, cifar100, *_ = PRESETS[key]
+    chosen = PRESETS[key]
     few = has_few_classes(check_count("num_classes", num_classes, minimum=2))
-    arguments = {**(cifar10 if few else cifar100), "name": _snake_case(key)}
-    if isinstance(loss, tuple):
-        for role, part in zip(("active", "passive"), loss, strict=True):
-            arguments[role] = part(**arguments[role])
-        loss = ActivePassive
-    return loss(**arguments)
+    arguments = {
+        **(chosen.cifar10 if few else chosen.cifar100),
+        "name": _snake_case(key),
+    }
+    if not isinstance(chosen.loss, tuple):
+        return chosen.loss(**arguments)
+    for role, part in zip(("active", "passive"), chosen.loss, strict=True):
+        arguments[role] = part(**arguments[role])
+    return ActivePassive(**arguments)
 
 
 def has_few_classes(num_classes: int) -> bool:
