@@ -173,6 +173,29 @@ def test_losses_without_bounds(loss, message):
         bounds.loss_bounds(loss, tau=1.0, num_classes=3)
 
 
+IGNORING = {
+    "of-keras": keras.losses.SparseCategoricalCrossentropy(True, ignore_class=0),
+    "wrapped": losses.NormPenalty(
+        keras.losses.SparseCategoricalCrossentropy(True, ignore_class=0), 0.1
+    ),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("loss", IGNORING.values(), ids=IGNORING)
+def test_losses_that_ignore_a_class(loss):
+    with pytest.raises(ValueError, match="counts all classes. Received: .*ignore"):
+        bounds.loss_bounds(loss, tau=1.0, num_classes=3)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("ignored", [0, 255])
+@pytest.mark.parametrize("loss", [losses.GeneralizedCrossEntropy, losses.Bootstrap])
+def test_bounds_are_those_of_what_is_not_ignored(loss, ignored):
+    actual = bounds.loss_bounds(loss(ignore_class=ignored), tau=1.0, num_classes=3)
+    assert actual == bounds.loss_bounds(loss(), tau=1.0, num_classes=3)
+
+
 def test_losses_without_clipping():
     with pytest.raises(ValueError, match="`tau`: expected a finite number.*tau=inf"):
         bounds.loss_bounds(CE, tau=INF, num_classes=3)

@@ -9,6 +9,7 @@ import numpy as np
 from keras_logitclip._arguments import check_num_classes
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
+from keras_logitclip._labels import mask_of
 from keras_logitclip.bounds._cross_entropy import Bounds
 from keras_logitclip.bounds._cross_entropy import cross_entropy_bounds
 from keras_logitclip.bounds._few_valued import extreme_values
@@ -56,7 +57,7 @@ def loss_bounds(loss, tau: float, num_classes: int, p: float = 2) -> Bounds:
 
     Raises:
         ValueError: If an argument is out of range, or if the loss takes
-            probabilities or is NaN for some logits.
+            probabilities, ignores one of the classes or is NaN for some logits.
 
     Example:
 
@@ -108,8 +109,9 @@ def _values(loss: Callable, labels, logits) -> np.ndarray:
         loss,
         keras.ops.convert_to_tensor(labels),
         keras.ops.convert_to_tensor(logits),
-        axis=-1,
+        axis=1,
     )
+    _check_all_count(losses)
     losses = keras.ops.convert_to_numpy(losses).astype("float64")
     if np.isnan(losses).any():
         first = int(np.isnan(losses).argmax())
@@ -119,3 +121,13 @@ def _values(loss: Callable, labels, logits) -> np.ndarray:
             f"{np.abs(logits[first]).max():.4g}"
         )
     return losses
+
+
+def _check_all_count(losses) -> None:
+    """Raises an error if the loss ignores a class, of which the values say nothing."""
+    mask = mask_of(losses)
+    if mask is not None and not keras.ops.convert_to_numpy(mask).all():
+        raise ValueError(
+            "Expected a loss that counts all classes. Received: a loss whose "
+            "`ignore_class` is one of them"
+        )
