@@ -10,7 +10,7 @@ import pytest
 from keras_logitclip import LogitClipLoss
 from keras_logitclip import bounds
 from keras_logitclip import losses
-from tests import loss_oracle
+from tests import loss_cases
 from tests import oracle
 from tests.conftest import BACKEND
 from tests.oracle import INF
@@ -94,20 +94,20 @@ def test_a_penalty_of_the_norm_is_smallest_inside_of_the_ball():
 
 
 EXACT = {
-    "CE": loss_oracle.cross_entropy,
-    "Focal": partial(loss_oracle.focal, gamma=0.5),
-    "MAE": loss_oracle.mean_absolute_error,
-    "GCE": partial(loss_oracle.generalized_cross_entropy, q=0.7),
-    "RCE": loss_oracle.reverse_cross_entropy,
-    "SCE": partial(loss_oracle.symmetric_cross_entropy, alpha=0.1, beta=1.0),
-    "PHuber-CE": partial(loss_oracle.phuber_cross_entropy, threshold=2.0),
+    "CE": loss_cases.cross_entropy,
+    "Focal": partial(loss_cases.focal, gamma=0.5),
+    "MAE": loss_cases.mean_absolute_error,
+    "GCE": partial(loss_cases.generalized_cross_entropy, q=0.7),
+    "RCE": loss_cases.reverse_cross_entropy,
+    "SCE": partial(loss_cases.symmetric_cross_entropy, alpha=0.1, beta=1.0),
+    "PHuber-CE": partial(loss_cases.phuber_cross_entropy, threshold=2.0),
     "PHuber-GCE": partial(
-        loss_oracle.phuber_generalized_cross_entropy, q=0.7, threshold=10.0
+        loss_cases.phuber_generalized_cross_entropy, q=0.7, threshold=10.0
     ),
-    "Taylor-CE": partial(loss_oracle.taylor_cross_entropy, order=2),
-    "AGCE": partial(loss_oracle.asymmetric_generalized_cross_entropy, a=0.6, q=0.6),
-    "AUL": partial(loss_oracle.asymmetric_unhinged, a=5.5, q=3.0),
-    "AEL": partial(loss_oracle.asymmetric_exponential, a=2.5),
+    "Taylor-CE": partial(loss_cases.taylor_cross_entropy, order=2),
+    "AGCE": partial(loss_cases.asymmetric_generalized_cross_entropy, a=0.6, q=0.6),
+    "AUL": partial(loss_cases.asymmetric_unhinged, a=5.5, q=3.0),
+    "AEL": partial(loss_cases.asymmetric_exponential, a=2.5),
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_logitclip import losses
-from tests import loss_oracle
+from tests import loss_cases
 from tests import oracle
 from tests import running
 from tests.conftest import BACKEND
@@ -59,13 +59,13 @@ def test_the_sum_over_all_labels_is_constant():
 
 # Limits.
 
-CE, MAE = loss_oracle.cross_entropy, loss_oracle.mean_absolute_error
-NCE = loss_oracle.normalized_cross_entropy
+CE, MAE = loss_cases.cross_entropy, loss_cases.mean_absolute_error
+NCE = loss_cases.normalized_cross_entropy
 Limit = namedtuple("Limit", "loss expected factor rtol", defaults=(1.0, 1e-5))
 
 
 def gce(y, z):
-    return loss_oracle.generalized_cross_entropy(y, z, q=0.7)
+    return loss_cases.generalized_cross_entropy(y, z, q=0.7)
 
 
 LIMITS = {
@@ -84,7 +84,7 @@ LIMITS = {
     "SCE-without-RCE": Limit(losses.SymmetricCrossEntropy(alpha=2, beta=0), CE, 2.0),
     "SCE-without-CE": Limit(
         losses.SymmetricCrossEntropy(alpha=0, beta=2),
-        loss_oracle.reverse_cross_entropy,
+        loss_cases.reverse_cross_entropy,
         2.0,
     ),
     "RCE": Limit(losses.ReverseCrossEntropy(), MAE, -np.log(1e-4) / 2),
@@ -104,7 +104,7 @@ def test_limits(kind):
             {k: with_labels(limit.loss, labels.given) for k, limit in LIMITS.items()}, z
         )
         for name, limit in LIMITS.items():
-            expected = loss_oracle.value(limit.expected, labels.weights, z)
+            expected = loss_cases.value(limit.expected, labels.weights, z)
             np.testing.assert_allclose(
                 values[name], limit.factor * expected, limit.rtol, err_msg=name
             )
@@ -150,7 +150,7 @@ def test_jensen_shannon_becomes_half_of_mean_absolute_error():
     values = apply_each(
         {rest: with_labels(losses.JensenShannon(1 - rest), IDS) for rest in rests}, Z
     )
-    half = loss_oracle.value(MAE, ONE_HOT, Z) / 2
+    half = loss_cases.value(MAE, ONE_HOT, Z) / 2
     for rest in rests:
         assert np.abs(values[rest] - half).max() < -1 / np.log(rest), rest
 
@@ -215,7 +215,7 @@ def test_focal_equals_that_of_keras(gamma, kind):
 
 
 def test_bi_tempered_loss_of_the_labels_themselves_is_zero():
-    p = loss_oracle.tempered_softmax(Z.astype("float64"), 1.2).astype("float32")
+    p = loss_cases.tempered_softmax(Z.astype("float64"), 1.2).astype("float32")
     values = values_of(losses.BiTempered(0.8, 1.2), p, Z)
     np.testing.assert_allclose(values, np.zeros(6), atol=1e-6)
 
@@ -277,7 +277,7 @@ def normalizer_of(depths, classes, s):
 @pytest.mark.parametrize("offset", [-1000, 1000])
 def test_tempered_softmax_is_invariant_to_offsets(offset):
     z = np.round(Z * 64) / 64
-    expected = np.log(loss_oracle.tempered_softmax(z.astype("float64"), 2.0))
+    expected = np.log(loss_cases.tempered_softmax(z.astype("float64"), 2.0))
     values = [
         values_of(losses.BiTempered(1.0, 2.0), np.full(6, k), z + np.float32(offset))
         for k in range(10)
@@ -294,7 +294,7 @@ def test_second_derivatives_of_the_bi_tempered_loss(t2):
 
     def along(z):
         moved = z + 1e-100j * direction
-        return loss_oracle.bi_tempered(labels.weights, moved, 0.8, t2).imag * 1e100
+        return loss_cases.bi_tempered(labels.weights, moved, 0.8, t2).imag * 1e100
 
     # The rows are independent of each other: a step in all of them at once.
     steps = 1e-5 * np.eye(10)
@@ -349,7 +349,7 @@ def test_labels_that_the_transition_never_gives(kind):
 def test_logit_norm_is_invariant_to_scale(scale):
     unit = Z / np.abs(Z).max()
     values = values_of(build("LogitNorm"), IDS, unit * np.float32(scale))
-    expected = loss_oracle.logit_norm_cross_entropy(
+    expected = loss_cases.logit_norm_cross_entropy(
         ONE_HOT, unit.astype("float64"), 0.04
     )
     np.testing.assert_allclose(
@@ -373,7 +373,7 @@ def test_logit_norm_of_long_and_short_rows(mode, scale):
     values, gradient = value_and_vjp(
         with_labels(build("LogitNorm"), IDS), z, upstream, mode
     )
-    expected = loss_oracle.logit_norm_cross_entropy(ONE_HOT, z.astype("float64"), 0.04)
+    expected = loss_cases.logit_norm_cross_entropy(ONE_HOT, z.astype("float64"), 0.04)
     np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
     expected = upstream[:, None] * expected_gradient("LogitNorm", ONE_HOT, z)
     assert np.isfinite(gradient).all()
@@ -388,5 +388,5 @@ def test_logit_norm_of_long_half_precision_rows(dtype):
     z = np.clip(2e4 * Z, -6e4, 6e4).astype("float32")
     z = to_numpy(to_tensor(z, dtype))
     values = values_of(build("LogitNorm"), IDS, z, dtype=dtype)
-    expected = loss_oracle.logit_norm_cross_entropy(ONE_HOT, z.astype("float64"), 0.04)
+    expected = loss_cases.logit_norm_cross_entropy(ONE_HOT, z.astype("float64"), 0.04)
     np.testing.assert_allclose(values, expected, rtol=1e-5)

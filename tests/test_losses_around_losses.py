@@ -6,7 +6,7 @@ import pytest
 
 from keras_logitclip import LogitClipLoss
 from keras_logitclip import losses
-from tests import loss_oracle
+from tests import loss_cases
 from tests import oracle
 from tests.running import apply
 from tests.running import apply_each
@@ -172,11 +172,11 @@ def ignoring(class_id):
 
 
 def penalized(y, z):
-    return loss_oracle.penalized_cross_entropy(y, z, weight=0.1)
+    return loss_cases.penalized_cross_entropy(y, z, weight=0.1)
 
 
 def with_bootstrap(y, z):
-    return loss_oracle.cross_entropy(y, z) + loss_oracle.bootstrap(y, z, beta=0.6)
+    return loss_cases.cross_entropy(y, z) + loss_cases.bootstrap(y, z, beta=0.6)
 
 
 # The loss, the classes that it ignores, and the values of the others.
@@ -190,7 +190,7 @@ MASKED = {
     "both": (
         losses.ActivePassive(ignoring(2), ignoring(4)),
         [2, 4],
-        lambda y, z: 2 * loss_oracle.cross_entropy(y, z),
+        lambda y, z: 2 * loss_cases.cross_entropy(y, z),
     ),
 }
 
@@ -201,7 +201,7 @@ MASKED = {
 def test_ignored_classes_stay_ignored(loss, ignored, expected):
     ids = np.arange(6, dtype="int32")
     kept = ~np.isin(ids, ignored)
-    values = loss_oracle.value(expected, np.eye(10)[ids], Z)
+    values = loss_cases.value(expected, np.eye(10)[ids], Z)
     np.testing.assert_allclose(to_numpy(loss(ids, Z)), values[kept].mean(), rtol=1e-5)
 
 

@@ -6,7 +6,7 @@ from keras_logitclip import LogitClipLoss
 from keras_logitclip import losses
 from keras_logitclip.losses import PRESETS
 from keras_logitclip.losses import preset
-from tests import loss_oracle
+from tests import loss_cases
 from tests.conftest import MODES
 from tests.running import apply_each
 from tests.running import to_numpy
@@ -95,8 +95,8 @@ def test_saving_alone_and_inside_logit_clip(name, classes):
 @pytest.mark.once
 def test_mean_absolute_error_is_halved_where_the_paper_halves_it():
     z, labels = logits(), some_labels("sparse")
-    half = loss_oracle.value(loss_oracle.mean_absolute_error, labels.weights, z) / 2
-    nce = loss_oracle.value(loss_oracle.normalized_cross_entropy, labels.weights, z)
+    half = loss_cases.value(loss_cases.mean_absolute_error, labels.weights, z) / 2
+    nce = loss_cases.value(loss_cases.normalized_cross_entropy, labels.weights, z)
     expected = {
         "MAE": 2 * half,
         "NCE+MAE": nce + half,
