@@ -13,6 +13,12 @@ from keras_logitclip._labels import refuse_probabilities
 from keras_logitclip._labels import without_axis
 from keras_logitclip._settings import FixedOnceCalled
 
+__all__ = ["LogitClip"]
+
+
+def __dir__():
+    return __all__
+
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class LogitClip(FixedOnceCalled, keras.layers.Layer):

@@ -16,6 +16,12 @@ from keras_logitclip._settings import FixedOnceCalled
 # that are summed in different orders.
 _SUM_ERROR = 1e-5
 
+__all__ = ["ClippedFraction", "MeanLogitNorm"]
+
+
+def __dir__():
+    return __all__
+
 
 class _MeanOfRows(FixedOnceCalled, keras.metrics.MeanMetricWrapper):
     """Base of the metrics with one value per logit vector."""

@@ -19,6 +19,12 @@ from keras_logitclip._numerics import factored_norm
 from keras_logitclip._numerics import inverse_of_mean
 from keras_logitclip._numerics import nonzero
 
+__all__ = ["clipped_softmax_cross_entropy", "logit_clip", "logit_norm"]
+
+
+def __dir__():
+    return __all__
+
 
 def logit_norm(logits, p: float = 2, axis: int = -1, keepdims: bool = False):
     """Computes the p-norm of each logit vector.
