@@ -32,3 +32,7 @@ __all__ = [
     "ops",
     "tuning",
 ]
+
+
+def __dir__():
+    return __all__

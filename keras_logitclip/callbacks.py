@@ -10,6 +10,12 @@ from keras_logitclip._labels import look_like_probabilities
 from keras_logitclip.losses import LogitsLoss
 from keras_logitclip.noise import NoisyLabels
 
+__all__ = ["MemorizationMonitor"]
+
+
+def __dir__():
+    return __all__
+
 
 class MemorizationMonitor(keras.callbacks.Callback):
     """Reports after each epoch how much of the label noise the model memorized.

@@ -40,10 +40,25 @@ def test_every_module_imports():
     assert "keras_logitclip.ops" in MODULES
 
 
-def test_public_names_exist_and_are_sorted():
-    assert list(keras_logitclip.__all__) == sorted(keras_logitclip.__all__)
-    for name in keras_logitclip.__all__:
-        assert hasattr(keras_logitclip, name)
+PUBLIC = ["keras_logitclip"] + [
+    name
+    for name in MODULES
+    if name.count(".") == 1 and not name.partition(".")[2].startswith("_")
+]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_all_that_a_module_shows(name):
+    module = importlib.import_module(name)
+    assert dir(module) == sorted(module.__all__)
+    for public in module.__all__:
+        assert hasattr(module, public)
+
+
+@pytest.mark.once
+def test_modules_have_public_names():
+    assert {"keras_logitclip.losses", "keras_logitclip.ops"} <= {*PUBLIC}
 
 
 def has_examples(name):

@@ -23,3 +23,7 @@ __all__ = [
     "tau_for_noise_rate",
     "tau_for_probability",
 ]
+
+
+def __dir__():
+    return __all__

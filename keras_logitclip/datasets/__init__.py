@@ -5,3 +5,7 @@ from keras_logitclip.datasets._load import Dataset
 from keras_logitclip.datasets._load import load
 
 __all__ = ["Dataset", "load", "load_human_labels"]
+
+
+def __dir__():
+    return __all__

@@ -29,3 +29,7 @@ __all__ = [
     "pair_flip",
     "symmetric",
 ]
+
+
+def __dir__():
+    return __all__

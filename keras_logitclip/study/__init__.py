@@ -7,3 +7,7 @@ from keras_logitclip.study._report import write_report
 from keras_logitclip.study._run import run
 
 __all__ = ["Cell", "Study", "load", "run", "write_report"]
+
+
+def __dir__():
+    return __all__

@@ -4,3 +4,7 @@ from keras_logitclip.tuning._result import TauSearch
 from keras_logitclip.tuning._search import search_tau
 
 __all__ = ["TauSearch", "search_tau"]
+
+
+def __dir__():
+    return __all__
