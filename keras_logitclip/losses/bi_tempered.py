@@ -12,10 +12,11 @@ from keras_logitclip._numerics import row_maximum
 from keras_logitclip.losses._base import LogitsLoss
 from keras_logitclip.losses._base import mean_over_labels
 
-# Newton's steps towards the normalizer of the tempered softmax. Of rows of up to
-# 128,000 logits that are up to 20,000 apart, with t2 up to 5, the slowest
-# needs 9 for float32 and 10 for float64.
-_STEPS = 10
+# Newton's steps towards the normalizer of the tempered softmax, before the two that
+# have a gradient. Of rows of up to 128,000 logits that are up to 20,000 apart, with t2
+# up to 5, the slowest has a gradient whose error is 1e-13 after 8 of them, 5e-7 after 7
+# and 1e-3 after 6.
+_STEPS = 8
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
