@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from keras_logitclip import LogitClipLoss
+from keras_logitclip._labels import set_mask
 from tests import oracle
 from tests.conftest import BACKEND
 from tests.conftest import COMPILED
@@ -26,6 +27,7 @@ from tests.loss_cases import expected_values
 from tests.loss_cases import functions
 from tests.loss_cases import takes_probabilities
 from tests.oracle import INF
+from tests.running import TAKES_MASKS
 from tests.running import apply_each
 from tests.running import double_precision
 from tests.running import to_numpy
@@ -582,12 +584,28 @@ def test_training_in_mixed_precision(name):
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 256), ("float16", 2048)])
-def test_class_ids_that_the_dtype_cannot_hold(dtype, limit):
+def test_class_ids_beyond_what_the_dtype_holds(dtype, limit):
+    """Ids given as integers stay exact; those that were rounded before are refused."""
     loss = build("GCE", dtype=dtype)
-    z = np.zeros((2, limit + 1), "float32")
+    z = np.zeros((2, limit + 2), "float32")
+    z[:, limit + 1] = 8
+    values = to_numpy(loss(np.array([limit, limit + 1]), z))
+    assert values[0] > 1.4 > 0.8 > values[1]
+    rounded_ids = to_tensor([limit, limit + 1], dtype)
     with pytest.raises(ValueError, match=f"more than {limit} classes"):
-        loss(np.array([0, limit]), z)
-    assert np.isfinite(to_numpy(loss(np.array([0, limit - 1]), z[:, :limit]))).all()
+        loss(rounded_ids, z)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists(kind):
+    z, labels = logits(), some_labels(kind)
+    values = {name: build(name)(labels.given.tolist(), z.tolist()) for name in QUICK}
+    calls = {
+        name: build(name).call(labels.given.tolist(), z.tolist()) for name in QUICK
+    }
+    for each in (values, calls):
+        each = {name: to_numpy(value) for name, value in each.items()}
+        assert_equal_the_oracle(each, labels.weights, z)
 
 
 # Tensors of JAX and NumPy take no attributes.
@@ -597,3 +615,169 @@ def test_probabilities_are_refused_where_keras_marks_them(name):
     probabilities = keras.activations.softmax(to_tensor(logits()))
     with pytest.raises(ValueError, match="Expected logits. Received: probabilities"):
         build(name).call(to_tensor(some_labels("sparse").given), probabilities)
+
+
+# Samples that do not count.
+
+HIDDEN = np.array([False, True, False, True, True, False])
+# What may stand where a sample is hidden.
+JUNK_IDS, JUNK_LOGITS = [-1, -100, 255], [float("nan"), INF, -INF]
+Hiding = namedtuple("Hiding", "arguments weights mask")
+HIDINGS = {
+    "ignore-class": Hiding({"ignore_class": 255}, None, None),
+    "ignore-negative": Hiding({"ignore_class": -100}, None, None),
+    "sample-weight": Hiding({}, 1.0 - HIDDEN, None),
+    "mask": Hiding({}, None, ~HIDDEN),
+    "mask-and-class": Hiding({"ignore_class": 255}, None, [True, False, *[True] * 4]),
+}
+if not TAKES_MASKS:
+    HIDINGS = {k: each for k, each in HIDINGS.items() if each.mask is None}
+
+
+def some_hidden(kind, ignored, shape=(6, 10)):
+    """Logits and labels of which some rows are junk, and which of them are not."""
+    z, labels = logits(*shape), some_labels(kind, shape[:-1])
+    hidden = HIDDEN.reshape(shape[:-1])
+    given = labels.given.copy()
+    z[hidden] = np.tile(np.float32(JUNK_LOGITS), 4)[:10]
+    z[hidden, 0] = JUNK_LOGITS
+    if kind == "soft":
+        given[hidden] = np.nan
+    else:
+        junk = np.array(JUNK_IDS if ignored is None else [ignored] * 3)
+        given[hidden] = junk.reshape(given[hidden].shape)
+    return z, given, labels.weights
+
+
+def hiding(loss, given, weights, mask):
+    """A loss of logits, some of which are hidden."""
+    given = to_tensor(given, "int32" if given.dtype.kind == "i" else "float32")
+
+    def function(z):
+        if mask is not None:
+            set_mask(z, to_tensor(mask, "bool"))
+        return loss(given, z, sample_weight=weights)
+
+    return function
+
+
+def takes(name, arguments):
+    return arguments.keys() <= build(name).get_config().keys()
+
+
+# Only class ids can be ignored.
+HIDDEN_KINDS = [(way, kind) for way in HIDINGS for kind in ("sparse", "column")]
+HIDDEN_KINDS += [(way, "soft") for way in HIDINGS if not HIDINGS[way].arguments]
+
+
+@pytest.mark.parametrize(("way", "kind"), HIDDEN_KINDS)
+def test_hidden_samples(way, kind):
+    arguments, weights, mask = HIDINGS[way]
+    z, given, expected_weights = some_hidden(kind, arguments.get("ignore_class"))
+    names = [name for name in QUICK if takes(name, arguments)]
+    assert names
+    losses = {
+        name: hiding(build(name, **arguments), given, weights, mask) for name in names
+    }
+    parts = value_and_vjp_each(losses, z, PLAIN)
+    shown = {
+        name: type(part)(*(x if x is None else x[~HIDDEN] for x in part))
+        for name, part in parts.items()
+    }
+    z, expected_weights = z[~HIDDEN], expected_weights[~HIDDEN]
+    values, gradients = (
+        {name: expected(name, expected_weights, z) for name in names}
+        for expected in (expected_values, expected_gradient)
+    )
+    assert_values_close(shown, values)
+    assert_gradients_close(shown, gradients)
+    for name, part in parts.items():
+        np.testing.assert_array_equal(part.value[HIDDEN], 0, err_msg=name)
+        if not INFERENCE_ONLY:
+            np.testing.assert_array_equal(part.gradient[HIDDEN], 0, err_msg=name)
+
+
+@pytest.mark.parametrize("way", HIDINGS)
+def test_means_of_the_samples_that_are_not_hidden(way):
+    """A weight of zero takes part in Keras's mean over the batch, a mask does not."""
+    arguments, weights, mask = HIDINGS[way]
+    z, given, expected_weights = some_hidden("sparse", arguments.get("ignore_class"))
+    for name in QUICK:
+        if takes(name, arguments):
+            loss = build(name, reduction="sum_over_batch_size", **arguments)
+            value = to_numpy(hiding(loss, given, weights, mask)(to_tensor(z)))
+            values = expected_values(name, expected_weights[~HIDDEN], z[~HIDDEN])
+            count = 3 if weights is None else 6
+            np.testing.assert_allclose(
+                value, values.sum() / count, rtol=1e-5, atol=2e-6, err_msg=name
+            )
+
+
+@pytest.mark.parametrize("way", HIDINGS)
+def test_hidden_pixels(way):
+    arguments, weights, mask = HIDINGS[way]
+    ignored = arguments.get("ignore_class")
+    z, given, expected_weights = some_hidden("sparse", ignored, (2, 3, 10))
+    weights, mask = (
+        None if each is None else np.reshape(each, (2, 3)) for each in (weights, mask)
+    )
+    hidden, channels_first = HIDDEN.reshape(2, 3), np.moveaxis(z, -1, 1)
+    for name in KINDS_OF_LOSSES:
+        if takes(name, arguments):
+            loss = build(name, axis=1, **arguments)
+            value = hiding(loss, given, weights, mask)(to_tensor(channels_first))
+            expected = expected_values(name, expected_weights[~hidden], z[~hidden])
+            value = to_numpy(value)
+            np.testing.assert_array_equal(value[hidden], 0, err_msg=name)
+            np.testing.assert_allclose(
+                value[~hidden], expected, rtol=1e-5, atol=2e-6, err_msg=name
+            )
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", ["one-hot", "soft"])
+def test_only_class_ids_can_be_ignored(kind):
+    for name in CASES:
+        if takes(name, {"ignore_class": None}):
+            with pytest.raises(ValueError, match="class ids as labels.*ignore_class=2"):
+                build(name, ignore_class=2)(some_labels(kind).given, logits())
+
+
+# What a loss says of itself.
+
+
+def test_losses_that_treat_all_other_classes_alike():
+    """Or not: those with a matrix of the noise."""
+    z, ids = logits(), np.full(6, 3)
+    moved = np.concatenate([z[:, 2::-1], z[:, 3:4], z[:, :3:-1]], 1)
+    before, after = (apply_each(functions(ids, QUICK), each) for each in (z, moved))
+    for name in QUICK:
+        alike = np.allclose(before[name], after[name], rtol=1e-5, atol=1e-6)
+        assert alike == getattr(build(name), "is_symmetric", False), name
+
+
+def test_losses_that_are_functions_of_the_label_alone():
+    """Or not: two kinds of logits give the label the same probabilities."""
+    p = np.linspace(0.05, 0.95, 6)[:, None]
+    log_shares = oracle.log_softmax(logits(6, 9))
+    skewed, even = (
+        np.concatenate([np.log(p), np.log1p(-p) + rest], 1).astype("float32")
+        for rest in (log_shares, np.full((6, 9), -np.log(9)))
+    )
+    losses = functions(np.zeros(6, "int32"), QUICK)
+    first, second = (apply_each(losses, each) for each in (skewed, even))
+    for name in QUICK:
+        same = np.allclose(first[name], second[name], rtol=1e-4, atol=1e-6)
+        falls = (np.diff(second[name]) < 0).all()
+        says = getattr(build(name), "falls_with_probability", False)
+        assert says == (same and falls), name
+
+
+def test_losses_whose_sum_over_all_labels_is_constant():
+    """They all have a `total` here. Others may have one for some of their arguments."""
+    for name in CASES:
+        if getattr(build(name), "has_constant_sum", False):
+            assert CASES[name].total is not None, name
+    constant = {case.loss for case in CASES.values() if case.total is not None}
+    for loss in constant - {CASES["GCE"].loss, CASES["AUL"].loss}:
+        assert loss.has_constant_sum, loss
