@@ -104,8 +104,8 @@ def test_any_loss_can_be_saved_in_another(wrap, inner):
 
 @pytest.mark.once
 @every_wrapper
-def test_functions_that_cannot_be_saved(wrap):
-    with pytest.raises(ValueError, match="register_keras_serializable.*Received: loss"):
+def test_functions_that_are_saved_by_their_names(wrap):
+    with pytest.warns(UserWarning, match="unregistered .*register_keras_serializable"):
         wrap(unregistered).get_config()
 
 
@@ -130,7 +130,7 @@ def test_losses_that_cannot_be_wrapped(wrap, inner, message):
 @pytest.mark.once
 @every_wrapper
 def test_the_wrapped_loss_has_to_agree_on_the_axis(wrap):
-    with pytest.raises(ValueError, match="same class axis. Received: axis=-1"):
+    with pytest.raises(ValueError, match="same class axis. Received: axis=2"):
         wrap(CE(axis=1))(np.zeros((2, 4), "int32"), logits(2, 4, 10))
 
 
@@ -138,7 +138,7 @@ def test_the_wrapped_loss_has_to_agree_on_the_axis(wrap):
 def test_class_ids_that_the_dtype_cannot_hold(wrap):
     loss = wrap(CE(), dtype="bfloat16")
     with pytest.raises(ValueError, match="more than 256 classes"):
-        loss(np.zeros(2), np.zeros((2, 257), "float32"))
+        loss(to_tensor(np.zeros(2), "bfloat16"), np.zeros((2, 257), "float32"))
 
 
 @pytest.mark.parametrize("name", ["value-clip", "norm-penalty"])
@@ -188,8 +188,8 @@ MASKED = {
         with_bootstrap,
     ),
     "both": (
-        losses.ActivePassive(ignoring(2), ignoring(4)),
-        [2, 4],
+        losses.ActivePassive(ignoring(2), ignoring(2)),
+        [2],
         lambda y, z: 2 * loss_cases.cross_entropy(y, z),
     ),
 }
