@@ -15,12 +15,7 @@ from tests.running import with_labels
 from tests.samples import logits
 from tests.samples import some_labels
 
-NAMES = (
-    "CE", "Focal", "FL", "MAE", "GCE", "RCE", "SCE", "PHuber-CE", "PHuber-GCE",
-    "Taylor-CE", "NCE", "NFL", "NGCE", "NCE+RCE", "NCE+MAE", "NFL+RCE", "NFL+MAE",
-    "AGCE", "AUL", "AEL", "NCE+AGCE", "NCE+AUL", "NCE+AEL", "ANL-CE", "ANL-FL", "JS",
-    "CORES", "Bootstrap-soft", "Bootstrap-hard", "Bi-tempered", "LogitNorm",
-)  # fmt: skip
+NAMES = (*PRESETS, "FL")
 
 
 def functions(kind, classes=10):
@@ -30,8 +25,7 @@ def functions(kind, classes=10):
 
 
 @pytest.mark.once
-def test_every_name_has_a_preset_and_a_reference():
-    assert set(NAMES) == {*PRESETS, "FL"}
+def test_every_preset_has_a_reference():
     for each in PRESETS.values():
         assert each.reference.startswith("https://")
 
