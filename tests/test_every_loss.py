@@ -506,6 +506,7 @@ IDS = np.int32([3, -1, 9, 10, 1_000_000, 0])
 INVALID = [1, 3, 4]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy.
 def test_invalid_class_ids_give_nan():
     z = logits()
     parts = value_and_vjp_each(functions(IDS), z, PLAIN)

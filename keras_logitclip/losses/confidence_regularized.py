@@ -18,9 +18,9 @@ class ConfidenceRegularized(ClassificationLoss):
     it in the paper (its sieve) needs to know the samples and is not here.
 
     The paper trains 10 epochs with `beta = 0`, then raises it up to 2. The value is
-    part of the compiled training step: to set the attribute `beta` in a callback
-    has no effect. Train in phases instead, each `compile` with its own loss and
-    the same optimizer instance.
+    part of the compiled training step, so the attribute `beta` cannot be changed in a
+    callback. Train in phases instead, each `compile` with its own loss and the same
+    optimizer instance.
 
     For `beta > 1` the loss has no lower bound, and the logits grow: the authors
     add 1e-8 to the probabilities. A `LogitClipLoss` around it bounds it.

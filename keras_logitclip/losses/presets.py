@@ -35,7 +35,7 @@ _MANY_CLASSES = 32
 
 
 class Preset(NamedTuple):
-    """A loss and the values of its paper.
+    """Holds a loss and the values of its paper.
 
     Attributes:
         loss: The class, or the classes of an active and a passive loss to add.
