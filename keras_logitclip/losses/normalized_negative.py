@@ -14,7 +14,10 @@ from keras_logitclip.losses.focal import Focal
 
 
 class _NormalizedNegative(ClassificationLoss):
-    """Turns the loss of a label, that of a second base, around and normalizes it."""
+    """Normalizes what the loss of a label, that of a second base, is below its maximum.
+
+    The loss is what is missing to 1; its sum over all labels is constant.
+    """
 
     is_symmetric = True
     falls_with_probability = False
@@ -39,7 +42,7 @@ class _NormalizedNegative(ClassificationLoss):
         return {**super().get_config(), "min_probability": self.min_probability}
 
     def _check_classes(self, classes):
-        """Raises if all classes could be as improbable as `min_probability`."""
+        """Raises an error if no class has to exceed `min_probability`."""
         if classes is not None and classes * self.min_probability >= 1:
             raise ValueError(
                 "Invalid value for argument `min_probability`: expected less than 1 "
@@ -50,7 +53,7 @@ class _NormalizedNegative(ClassificationLoss):
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class NormalizedNegativeCrossEntropy(_NormalizedNegative, CrossEntropy):
-    """Turns cross-entropy around and normalizes it.
+    """Normalizes what cross-entropy is below its maximum.
 
     Cross-entropy is subtracted from its largest value and divided by the sum over
     all labels; the loss is what is missing to 1. The paper adds it to
@@ -88,7 +91,7 @@ class NormalizedNegativeCrossEntropy(_NormalizedNegative, CrossEntropy):
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class NormalizedNegativeFocal(_NormalizedNegative, Focal):
-    """Turns focal loss around and normalizes it.
+    """Normalizes what focal loss is below its maximum.
 
     Focal loss is subtracted from its largest value and divided by the sum over all
     labels; the loss is what is missing to 1. The paper adds it to `NormalizedFocal`
