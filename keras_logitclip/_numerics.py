@@ -1,7 +1,6 @@
-"""Numerical building blocks: norms without overflow, and guarded operations."""
+"""Numerical building blocks: dtypes, constants and guarded operations."""
 
 import keras
-import numpy as np
 from keras import ops
 
 
@@ -19,44 +18,6 @@ def compute_dtype_of(logits) -> str:
     return "float64" if double else "float32"
 
 
-def factored_norm(rows, p, axis):
-    """Returns `rows / scale`, and the norm of each row as `scale * root`.
-
-    `scale` is the largest magnitude in the row and `root` the norm of the row
-    divided by it, which lies in [1, K]: no power overflows or underflows, for
-    rows as far out as 1e30 or 1e-30 in float32. A row of zeros has `scale` 1
-    and `root` 0.
-
-    `scale` stays within the numbers whose reciprocal is a normal number, too:
-    compilers turn the division into a multiplication by the reciprocal, and
-    flush that to zero otherwise. At the ends of the range this lets `root`
-    leave [1, K] by a factor of 4.
-    """
-    tiny = float(np.finfo(keras.backend.standardize_dtype(rows.dtype)).tiny)
-    magnitude = ops.abs(rows)
-    scale = nonzero(row_maximum(magnitude, axis))
-    scale = ops.clip(scale, constant(tiny, scale), constant(1 / tiny, scale))
-    scaled = rows / scale
-    if p == 2:
-        root = pth_root(ops.sum(scaled * scaled, axis, keepdims=True), 2)
-    else:
-        root = norm_of_magnitude(magnitude / scale, p, axis)
-    root = ops.where(ops.isfinite(root), root, constant(float("nan"), root))
-    return scaled, scale, root
-
-
-def norm_of_magnitude(magnitude, p, axis):
-    if p == 1:
-        return ops.sum(magnitude, axis, keepdims=True)
-    peak = row_maximum(magnitude, axis)
-    if p == float("inf"):
-        # Backends differ in whether a maximum notices NaN; a sum does.
-        noticed = ops.isnan(ops.sum(magnitude, axis, keepdims=True))
-        return ops.where(noticed, constant(float("nan"), peak), peak)
-    total = ops.sum(power(magnitude / nonzero(peak), p), axis, keepdims=True)
-    return peak * pth_root(total, p)
-
-
 def row_maximum(rows, axis, least=0.0):
     """Maximum of each row of numbers of at least `least`, also without rows.
 
@@ -67,16 +28,6 @@ def row_maximum(rows, axis, least=0.0):
     if keras.config.backend() in ("torch", "jax"):
         return ops.amax(rows, axis, keepdims=True)
     return ops.max(rows, axis, keepdims=True, initial=least)
-
-
-def pth_root(total, p):
-    """The p-th root, with a finite derivative (zero) where the total is zero.
-
-    The derivative reaches the user in derivatives of second order only.
-    """
-    safe = nonzero(total)
-    root = ops.sqrt(safe) if p == 2 else power(safe, 1 / p)
-    return ops.where(total == 0, total, root)
 
 
 def power(base, exponent):
@@ -129,10 +80,12 @@ def box_cox(log_probability, q: float):
     return one_minus_exp(q * log_probability) / q
 
 
-def inverse_of_mean(values, counted):
-    """Returns 1 / mean of the positive values that count, and 1 if none does."""
-    counted = ops.cast(counted, values.dtype)
-    total = ops.sum(ops.where(counted == 1, values, ops.zeros_like(values)))
-    mean_exists = total > 0  # False for NaN.
-    inverse = ops.sum(counted) / ops.where(mean_exists, total, ops.ones_like(total))
-    return ops.where(mean_exists, inverse, ops.ones_like(total))
+def inverse_mean(multiplier, counted):
+    """Returns 1 / the mean of the multipliers of the counted rows, as a constant.
+
+    Rows without a norm do not count; without any row that counts it is 1.
+    """
+    counted = ops.logical_and(counted, multiplier > 0)  # False for NaN.
+    total = ops.sum(ops.where(counted, multiplier, constant(0.0, multiplier)))
+    count = ops.sum(ops.cast(counted, multiplier.dtype))
+    return ops.stop_gradient(nonzero(count) / nonzero(total))

@@ -8,16 +8,13 @@ from keras_logitclip._arguments import check_axis
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
 from keras_logitclip._arguments import resolve_axis
-from keras_logitclip._kernels import clip
 from keras_logitclip._labels import check_labels
 from keras_logitclip._labels import check_several_classes
 from keras_logitclip._labels import from_rows
 from keras_logitclip._labels import to_rows
 from keras_logitclip._labels import without_axis
 from keras_logitclip._numerics import compute_dtype_of
-from keras_logitclip._numerics import factored_norm
-from keras_logitclip._numerics import inverse_of_mean
-from keras_logitclip._numerics import nonzero
+from keras_logitclip._numerics import inverse_mean
 
 __all__ = ["clipped_softmax_cross_entropy", "logit_clip", "logit_norm"]
 
@@ -64,7 +61,7 @@ def logit_norm(logits, p: float = 2, axis: int = -1, keepdims: bool = False):
     arguments = {"p": check_p(p), "axis": check_axis(axis), "keepdims": keepdims}
     if isinstance(logits, keras.KerasTensor):
         return _LogitNormOperation(**arguments)(logits)
-    return clip.logit_norm(logits, **arguments)
+    return _kernels.logit_norm(logits, **arguments)
 
 
 def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
@@ -187,7 +184,7 @@ class _LogitNormOperation(keras.Operation):
         self.keepdims = keepdims
 
     def call(self, logits):
-        return clip.logit_norm(logits, self.p, self.axis, self.keepdims)
+        return _kernels.logit_norm(logits, self.p, self.axis, self.keepdims)
 
     def compute_output_spec(self, logits):
         axis = resolve_axis(self.axis, len(logits.shape))
@@ -244,30 +241,7 @@ class _ClippedSoftmaxCrossEntropyOperation(_ClippingOperation):
 
 def compute_clip(logits, tau: float, p: float, axis: int):
     """Computes `logit_clip` of a tensor, with arguments that have been checked."""
-    if _traced_by_torchscript():
-        return _clip_in_plain_operations(logits, tau, p, axis)
     return _kernels.logit_clip(logits, tau, p, axis)
-
-
-def _traced_by_torchscript() -> bool:
-    """Whether `torch.jit.trace` records, as it does for ONNX and OpenVINO."""
-    if keras.config.backend() != "torch":
-        return False
-    import torch
-
-    return torch.jit.is_tracing()
-
-
-def _clip_in_plain_operations(logits, tau, p, axis):
-    # Tracing cannot record custom gradients, and takes for constants what the
-    # kernels write into slices: the graph would return the traced example.
-    logits = ops.convert_to_tensor(logits)
-    axis = resolve_axis(axis, len(logits.shape))
-    rows = ops.cast(logits, compute_dtype_of(logits))
-    scaled, scale, root = factored_norm(rows, p, axis)
-    clipped = scaled * (tau / nonzero(root))
-    clipped = ops.where(clip.is_within(scale, root, tau), rows, clipped)
-    return ops.cast(clipped, logits.dtype)
 
 
 def compute_cross_entropy(
@@ -308,7 +282,9 @@ def normalize_gradient(
         normalized_over: Boolean tensor of the shape of `logits` without `axis`: the
             rows in the mean.
     """
-    norm = clip.logit_norm(ops.stop_gradient(logits), p, axis, keepdims=False)
-    scale = ops.where(norm > tau, tau / nonzero(norm), ops.ones_like(norm))
-    factor = ops.cast(inverse_of_mean(scale, normalized_over), values.dtype)
+    if tau == float("inf"):
+        return values
+    norm = _kernels.logit_norm(ops.stop_gradient(logits), p, axis, keepdims=False)
+    multiplier = tau / ops.where(norm <= tau, ops.full_like(norm, tau), norm)
+    factor = ops.cast(inverse_mean(multiplier, normalized_over), values.dtype)
     return values + (factor - 1) * (values - ops.stop_gradient(values))

@@ -1,26 +1,34 @@
 """The computations behind `ops`, in the form that suits each backend."""
 
+import math
+
 import keras
 
 from keras_logitclip._arguments import resolve_axis
-from keras_logitclip._kernels import clip
-from keras_logitclip._kernels import cross_entropy
-from keras_logitclip._kernels import multiplier
+from keras_logitclip._kernels import plain
 from keras_logitclip._numerics import compute_dtype_of
+
+# Thresholds whose squares and quotients stay far from the ends of float32.
+_MIN_TAU, _MAX_TAU = 1e-4, 1e6
+# The fused forms take the exponentials of clipped logits as they are. Their sum, and
+# the smallest probability, stay in the range of float32 up to this bound.
+_MAX_EXPONENT = 80.0
+# The number of classes, where a graph does not know it, is taken for at most this.
+_MANY_CLASSES = 2**24
+
+
+def logit_norm(logits, p: float, axis: int, keepdims: bool):
+    """Computes the norm of the logits along `axis`."""
+    logits, axis = _standardize(logits, axis)
+    return plain.logit_norm(logits, p, axis, keepdims)
 
 
 def logit_clip(logits, tau: float, p: float, axis: int):
     """Clips the norm of the logits along `axis`."""
-    logits = keras.ops.convert_to_tensor(logits)
-    compute_dtype_of(logits)  # Refuses integers.
-    last = resolve_axis(axis, len(logits.shape)) == len(logits.shape) - 1
-    if last and _has_torch_form(logits, tau, p):
-        from keras_logitclip._kernels import torch as torch_kernels
-
-        return torch_kernels.logit_clip(logits, tau)
-    if last and _has_graph_form(tau, p):
-        return clip.clip_rows(logits, tau)
-    return clip.logit_clip(logits, tau, p, axis)
+    logits, axis = _standardize(logits, axis)
+    if axis == len(logits.shape) - 1 and _has_fused_form(logits, tau, p):
+        return _fused_form().logit_clip(logits, tau)
+    return plain.logit_clip(logits, tau, p, axis)
 
 
 def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
@@ -33,28 +41,38 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
         logits: Floating-point tensor of shape `(N, K)`.
         tau: Threshold of the norm.
         p: Order of the norm.
+        counted: `None`, or booleans of shape `(N,)`: then the gradient is divided
+            by the mean of min(1, tau / norm) over these rows, a constant.
     """
-    if _has_torch_form(logits, tau, p):
-        from keras_logitclip._kernels import torch as torch_kernels
-
-        return torch_kernels.clipped_cross_entropy(labels, logits, tau)
-    if _has_graph_form(tau, p):
-        return cross_entropy.clipped_cross_entropy(labels, logits, tau)
-    return cross_entropy.clip_then_cross_entropy(labels, logits, tau, p)
+    classes = logits.shape[-1] or _MANY_CLASSES
+    in_range = 2 * tau + math.log(classes) <= _MAX_EXPONENT
+    if in_range and _has_fused_form(logits, tau, p):
+        return _fused_form().clipped_cross_entropy(labels, logits, tau, counted)
+    return plain.clipped_cross_entropy(labels, logits, tau, p, counted)
 
 
-def _has_fast_form(tau, p):
-    return p == 2 and multiplier.MIN_TAU <= tau <= multiplier.MAX_TAU
+def _standardize(logits, axis):
+    logits = keras.ops.convert_to_tensor(logits)
+    compute_dtype_of(logits)  # Refuses integers.
+    return logits, resolve_axis(axis, len(logits.shape))
 
 
-def _has_graph_form(tau, p):
-    return keras.config.backend() in ("tensorflow", "jax") and _has_fast_form(tau, p)
+def _has_fused_form(logits, tau, p):
+    if p != 2 or not _MIN_TAU <= tau <= _MAX_TAU:
+        return False
+    name = keras.config.backend()
+    if name == "torch":
+        import torch
+
+        # Tracing, as for ONNX and OpenVINO, cannot record custom gradients.
+        return logits.device.type in ("cpu", "cuda") and not torch.jit.is_tracing()
+    # The range of its numbers is that of float32.
+    return name in ("jax", "tensorflow") and logits.dtype != "float64"
 
 
-def _has_torch_form(logits, tau, p):
-    # Devices that compute in float64, which long rows need.
-    return (
-        keras.config.backend() == "torch"
-        and _has_fast_form(tau, p)
-        and logits.device.type in ("cpu", "cuda")
-    )
+def _fused_form():
+    if keras.config.backend() == "torch":
+        from keras_logitclip._kernels import torch as form
+    else:
+        from keras_logitclip._kernels import graph as form
+    return form

@@ -1,74 +1,92 @@
-"""Which compiler computes a function, and giving it a part of one."""
+"""Passes over logits in the form that the compiler of each backend computes well."""
 
 import math
 
 import keras
 from keras import ops
 
-# Bytes of logits from which on TensorFlow's compiler is worth its start; and the rows
-# of a batch of unknown size.
-MIN_COMPILED = 2**22
-_TYPICAL_ROWS = 1024
+# Bytes of logits from which on TensorFlow's compiler is worth its start.
+_MIN_COMPILED = 2**22
+# The longest row that JAX's compiler adds up well on a CPU, and into how many pieces
+# longer ones are cut at most.
+_MAX_SINGLE_SUM = 32_768
+_MAX_PIECES = 256
+# Into how many pieces rows are cut for TensorFlow's compiler, at most.
+_MAX_SLICES = 8
 
 
-def fused_by_compiler() -> bool:
-    """Whether products of logits are free where they feed other operations."""
-    return keras.config.backend() == "jax" or compiled_by_tensorflow_xla()
-
-
-def double_precision_is_free() -> bool:
-    """Whether sums of squares in float64 cost no more than others.
-
-    TensorFlow's XLA computes both branches of a conditional, so that to look for
-    overflow and to sum again would take a pass more.
-    """
-    return compiled_by_tensorflow_xla()
-
-
-def with_compiler(function, logits):
+def compile_large(function, logits):
     """Returns the function of tensors compiled, where that is worth it.
 
     In TensorFlow's graphs each operation writes to new memory, for which a CPU waits
     longer than it computes. XLA needs one memory for the result alone; but it compiles
     anew for every shape, so that the shape has to be known.
     """
-    if _bytes_to_compile(logits) < MIN_COMPILED:
+    if keras.config.backend() != "tensorflow" or not logits.shape.is_fully_defined():
+        return function
+    if math.prod(logits.shape) * logits.dtype.size < _MIN_COMPILED:
         return function
     import tensorflow as tf
 
+    if (
+        tf.executing_eagerly()
+        or not tf.test.is_built_with_xla()
+        or tf.config.list_physical_devices("GPU")
+    ):
+        return function
     return tf.function(function, jit_compile=True, autograph=False)
 
 
-def cond(predicate, on_true, on_false):
-    """Returns `keras.ops.cond`, without compiling it anew at each call.
+def row_sum(terms, matrices, columns=()):
+    """Returns the sum of `terms(*matrices, *columns)` over each row, with size 1.
 
-    JAX compiles every conditional whose branches are new functions, which takes a
-    tenth of a second; outside of a compiled function the predicate is known.
+    Args:
+        terms: Elementwise function.
+        matrices: Tensors of shape `(..., K)`.
+        columns: Tensors of shape `(..., 1)`.
     """
-    if _is_known_to_jax(predicate):
-        return on_true() if predicate else on_false()
-    return ops.cond(predicate, on_true, on_false)
+    classes = matrices[0].shape[-1]
+    if _is_long_for_jax(classes):
+        return _sum_of_pieces(terms, matrices, columns)
+    values = terms(*matrices, *columns)
+    if classes and _is_traced_for_xla():
+        # XLA writes to memory what it sums, but not what it adds up before.
+        values = sum(ops.split(values, _divisor(classes, _MAX_SLICES), -1))
+    return ops.sum(values, -1, keepdims=True)
 
 
-def bytes_of(logits) -> int:
-    sizes = [_TYPICAL_ROWS if size is None else size for size in logits.shape]
-    return math.prod(sizes) * logits.dtype.size
-
-
-def on_cpu_without_compiler() -> bool:
-    if keras.config.backend() != "tensorflow" or compiled_by_tensorflow_xla():
+def _is_long_for_jax(classes) -> bool:
+    if keras.config.backend() != "jax" or classes <= _MAX_SINGLE_SUM:
         return False
-    import tensorflow as tf
+    import jax
 
-    return not tf.config.list_physical_devices("GPU")
+    # Before, barriers could not be differentiated.
+    return jax.default_backend() == "cpu" and jax.__version_info__ >= (0, 6)
 
 
-def compiled_by_tensorflow_xla() -> bool:
-    """Whether TensorFlow is tracing a function for its XLA compiler.
+def _sum_of_pieces(terms, matrices, columns):
+    """Sums long rows as shorter ones.
 
-    A function that was traced before it got inside a compiled one is not
-    recognized: it runs correctly, and slower.
+    For CPUs, JAX's compiler takes up to ten times as long for the terms of long rows.
+    Barriers keep it from joining the pieces again, and from writing to memory what
+    two sums have in common: the columns may hold a sum that has to be finished before.
     """
+    import jax
+
+    count = _divisor(matrices[0].shape[-1], _MAX_PIECES)
+    pieces = [ops.reshape(x, (*x.shape[:-1], count, -1)) for x in matrices]
+    columns = [ops.expand_dims(x, -1) for x in columns]
+    tensors = jax.lax.optimization_barrier((*pieces, *columns))
+    sums = jax.lax.optimization_barrier(ops.sum(terms(*tensors), -1))
+    return ops.sum(sums, -1, keepdims=True)
+
+
+def _divisor(number, largest):
+    return next(n for n in range(largest, 0, -1) if number % n == 0)
+
+
+def _is_traced_for_xla() -> bool:
+    """Whether TensorFlow is tracing a function for its XLA compiler."""
     if keras.config.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -76,22 +94,3 @@ def compiled_by_tensorflow_xla() -> bool:
 
     graph = tf.compat.v1.get_default_graph()
     return control_flow_util.GraphOrParentsInXlaContext(graph)
-
-
-def _bytes_to_compile(logits) -> int:
-    """The bytes of logits that a graph of TensorFlow can give to XLA, or 0."""
-    if not on_cpu_without_compiler() or not logits.shape.is_fully_defined():
-        return 0
-    import tensorflow as tf
-
-    if tf.executing_eagerly() or not tf.test.is_built_with_xla():
-        return 0
-    return bytes_of(logits)
-
-
-def _is_known_to_jax(x) -> bool:
-    if keras.config.backend() != "jax":
-        return False
-    import jax
-
-    return not isinstance(x, jax.core.Tracer)
