@@ -27,12 +27,15 @@ def compile_large(function, logits):
     if math.prod(logits.shape) * logits.dtype.size < _MIN_COMPILED:
         return function
     import tensorflow as tf
+    from tensorflow.python.eager import context
 
-    if (
+    # The callbacks are those of debuggers, which add what XLA cannot compile.
+    can_be_compiled = tf.test.is_built_with_xla() and not (
         tf.executing_eagerly()
-        or not tf.test.is_built_with_xla()
         or tf.config.list_physical_devices("GPU")
-    ):
+        or context.context().op_callbacks
+    )
+    if not can_be_compiled:
         return function
     return tf.function(function, jit_compile=True, autograph=False)
 
