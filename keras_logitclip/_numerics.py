@@ -1,6 +1,7 @@
 """Numerical building blocks: dtypes, constants and guarded operations."""
 
 import keras
+import numpy as np
 from keras import ops
 
 

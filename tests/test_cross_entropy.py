@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_logitclip import ops
+from keras_logitclip._kernels import clipped_cross_entropy
 from tests import oracle
 from tests.conftest import BACKEND
 from tests.conftest import MODES
@@ -369,6 +370,56 @@ def test_second_derivatives():
 
         expected = oracle.slopes(along, z)
         np.testing.assert_allclose(found, expected, atol=2e-5, err_msg=name)
+
+
+# The gradient divided by the mean of min(1, tau / norm).
+
+COUNTED = np.array([True, False, True, True, False, True])
+
+
+def with_counted(labels, counted, tau, p):
+    labels, counted = as_tensor(labels), as_tensor(counted)
+    return lambda z: clipped_cross_entropy(labels, z, tau, p, counted)
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("p", [2, 3])
+def test_counted_rows_multiply_the_gradient(p, mode):
+    z, tau = logits(), 5.0
+    z[0] /= 100
+    z[3] = np.nan  # Neither its loss nor any other may be hidden by the mean.
+    lengths = oracle.norm(z, p)
+    multiplier = np.minimum(1, tau / lengths)
+    cases = {"some": COUNTED, "none": np.zeros(ROWS, bool)}
+    factors = {"some": 1 / multiplier[COUNTED & ~np.isnan(lengths)].mean(), "none": 1}
+    for kind in ("sparse", "soft"):
+        labels = some_labels(kind).given
+        functions = {
+            name: with_counted(labels, counted, tau, p)
+            for name, counted in cases.items()
+        }
+        functions["plain"] = fused(as_tensor(labels), tau, p=p)
+        parts = value_and_vjp_each(functions, z, mode, upstream=UPSTREAM)
+        plain = parts.pop("plain")
+        for name, (losses, gradient) in parts.items():
+            np.testing.assert_array_equal(losses, plain.value, name)
+            expected = factors[name] * plain.gradient
+            np.testing.assert_allclose(gradient, expected, 1e-5, 1e-7, err_msg=name)
+
+
+@pytest.mark.gradients
+def test_factor_of_counted_rows_is_a_constant():
+    """Also in derivatives of second order."""
+    z, direction, upstream = logits(), logits(seed=1), np.ones(ROWS)
+    labels = some_labels("soft").given
+    factor = 1 / np.minimum(1, 2.0 / oracle.norm(z, 2))[COUNTED].mean()
+    for p in (2, 2.0001):  # Fused, and not.
+        second = gradient_along(
+            fused(as_tensor(labels), 2.0, p=p), z, upstream, direction
+        )
+        function = with_counted(labels, COUNTED, 2.0, p)
+        found = gradient_along(function, z, upstream, direction)
+        np.testing.assert_allclose(found, factor * second, 1e-3, 1e-5)
 
 
 # As a node of a functional model.

@@ -1,5 +1,7 @@
 """What JAX's transformations and compiler make of the operations."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from tests.running import to_tensor
 from tests.samples import ROWS
 from tests.samples import logits
 from tests.samples import some_labels
+from tests.subprocesses import environment
+from tests.subprocesses import run_well
 
 # More than JAX adds up well as one row, in equal pieces. `tests.test_cross_entropy` has
 # 40,009, a prime number.
@@ -136,3 +140,66 @@ def test_nothing_is_compiled_again_outside_of_compiled_functions(classes, caplog
         caplog.clear()
         compute(2.0)
     assert "Compiling" not in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(jax, "set_mesh"), reason="older versions lack it")
+@pytest.mark.parametrize("devices", [1, 4])
+def test_explicit_sharding(devices):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-m", "tests.explicit_sharding"]
+    output = run_well(command, env=environment("jax", XLA_FLAGS=flags))
+    assert output.count(f"{devices} devices") == 24
+
+
+@pytest.fixture
+def stop_at_nan_and_infinity():
+    for name in ("jax_debug_nans", "jax_debug_infs"):
+        jax.config.update(name, True)
+    yield
+    for name in ("jax_debug_nans", "jax_debug_infs"):
+        jax.config.update(name, False)
+
+
+@pytest.mark.usefixtures("stop_at_nan_and_infinity")
+@pytest.mark.parametrize("classes", [10, CLASSES])
+def test_nothing_is_nan_or_infinite_on_the_way(classes):
+    z = wild_logits(classes)
+    z[4] = logits(classes)  # In place of a row that may become NaN.
+    z, labels = to_tensor(z), some_labels("sparse", classes=classes).given
+
+    def total(z):
+        values = [
+            jax.numpy.sum(function)
+            for p, tau in ((2, 1.0), (1, 1.0), (1.5, 1.0), (oracle.INF, 1.0), (2, 60.0))
+            for function in (
+                ops.logit_clip(z, tau, p), fused(labels, tau, p=p)(z),
+                ops.logit_norm(z, p) / 1e30,
+            )
+        ]  # fmt: skip
+        return sum(values)
+
+    jax.jit(jax.value_and_grad(total))(z)
+    if classes == 10:
+        jax.jit(jax.hessian(total))(z)
+    with pytest.raises(FloatingPointError):
+        jax.block_until_ready(jax.jit(total)(z.at[5, 0].set(float("nan"))))
+
+
+@pytest.mark.parametrize("p", [2, 3])
+def test_checkpoints_and_hessians(p):
+    z, labels = to_tensor(logits(4, 5)), some_labels("soft", (4,), 5)
+
+    def loss(z):
+        return jax.numpy.sum(fused(labels.given, 1.5, p=p)(z))
+
+    def gradient(z):
+        return expected_loss_and_gradient(labels.weights, z, 1.5, np.ones(4), p)[1]
+
+    found = jax.jit(jax.grad(jax.checkpoint(loss)))(z)
+    assert_rows_close(found, gradient(z), 2e-6)
+    direction = logits(4, 5, seed=1)
+    along = jax.numpy.tensordot(jax.jit(jax.hessian(loss))(z), direction, 2)
+    expected = oracle.slopes(
+        lambda z: (direction * gradient(z)).sum(), np.asarray(z, "float64")
+    )
+    np.testing.assert_allclose(along, expected, atol=2e-5)

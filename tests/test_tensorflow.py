@@ -211,3 +211,83 @@ def test_a_generator_with_an_open_signature_trains_as_arrays_do(loss):
         history = model.fit(*data, epochs=2, shuffle=False, verbose=0)
         histories.append(history.history["loss"])
     np.testing.assert_allclose(*histories, 1e-5)
+
+
+@pytest.fixture
+def stop_at_nan_and_infinity():
+    tf.debugging.enable_check_numerics()
+    yield
+    tf.debugging.disable_check_numerics()
+
+
+@pytest.mark.usefixtures("stop_at_nan_and_infinity")
+@pytest.mark.parametrize("shape", [(6, 10), LARGE], ids=("small", "large"))
+@pytest.mark.parametrize("p", [2, 1, 1.5, oracle.INF])
+def test_nothing_is_nan_or_infinite_on_the_way(p, shape):
+    z = wild_logits(shape[1], shape[0])
+    z[4] = logits(shape[1])  # In place of a row that may become NaN.
+    ids = some_labels("sparse", shape[:1], shape[1]).given
+
+    @tf.function
+    def gradients(z):
+        results = []
+        for function in (fused(ids, 1.0, p=p), lambda z: ops.logit_clip(z, 1.0, p)):
+            with tf.GradientTape() as tape:
+                tape.watch(z)
+                value = tf.reduce_sum(function(z))
+            results.append(tape.gradient(value, z))
+        return results
+
+    for gradient in gradients(to_tensor(z)):
+        assert np.isfinite(to_numpy(gradient)).all()
+    z[5, 1] = np.nan
+    with pytest.raises(tf.errors.InvalidArgumentError, match="NaN"):
+        gradients(to_tensor(z))
+
+
+@pytest.mark.usefixtures("stop_at_nan_and_infinity")
+def test_training_under_a_search_for_nan():
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(10)])
+    loss = LogitClipLoss("sparse_categorical_crossentropy", tau=1.0)
+    model.compile("sgd", loss, jit_compile=False)
+    history = model.fit(
+        logits(32, 5), some_labels("sparse", (32,)).given, batch_size=16, verbose=0
+    )
+    assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("shape", [(3, 10), (22, 50_000)], ids=("small", "large"))
+def test_jacobians(shape, mode):
+    z = to_tensor(logits(*shape))
+    labels = some_labels("sparse", shape[:1], shape[1])
+
+    @tf.function(jit_compile=mode == "xla")
+    def jacobian(z):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            losses = fused(labels.given, 1.0)(z)
+        return tape.jacobian(losses, z)
+
+    _, expected = expected_loss_and_gradient(labels.weights, z, 1.0, np.ones(shape[0]))
+    found = to_numpy(jacobian(z))
+    rows = np.arange(shape[0])
+    assert_rows_close(found[rows, rows], expected, 2e-6)
+    found[rows, rows] = 0
+    assert not found.any()
+
+
+@pytest.mark.parametrize("shape", [(None, None), (None, 10), (6, None)], ids=str)
+def test_unknown_sizes(shape):
+    labels = some_labels("sparse")
+
+    @tf.function(input_signature=[tf.TensorSpec(shape)])
+    def loss_and_gradient(z):
+        losses = fused(labels.given, 1.0)(z)
+        return losses, tf.gradients(losses, z)[0]
+
+    z = logits()
+    found = loss_and_gradient(to_tensor(z))
+    expected = expected_loss_and_gradient(labels.weights, z, 1.0, np.ones(len(z)))
+    np.testing.assert_allclose(found[0], expected[0], 1e-6)
+    assert_rows_close(found[1], expected[1], 2e-6)
