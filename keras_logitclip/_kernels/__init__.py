@@ -1,7 +1,5 @@
 """The computations behind `ops`, in the form that suits each backend."""
 
-import math
-
 import keras
 
 from keras_logitclip._arguments import resolve_axis
@@ -10,11 +8,9 @@ from keras_logitclip._numerics import compute_dtype_of
 
 # Thresholds whose squares and quotients stay far from the ends of float32.
 _MIN_TAU, _MAX_TAU = 1e-4, 1e6
-# The fused forms take the exponentials of clipped logits as they are. Their sum, and
-# the smallest probability, stay in the range of float32 up to this bound.
-_MAX_EXPONENT = 80.0
-# The number of classes, where a graph does not know it, is taken for at most this.
-_MANY_CLASSES = 2**24
+# The fused forms take the exponentials of clipped logits as they are: between exp(-28)
+# and exp(28), so that sums over 2**24 classes and their quotients fit in float32.
+_MAX_TAU_OF_EXPONENTIALS = 28
 
 
 def logit_norm(logits, p: float, axis: int, keepdims: bool):
@@ -44,9 +40,7 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
         counted: `None`, or booleans of shape `(N,)`: then the gradient is divided
             by the mean of min(1, tau / norm) over these rows, a constant.
     """
-    classes = logits.shape[-1] or _MANY_CLASSES
-    in_range = 2 * tau + math.log(classes) <= _MAX_EXPONENT
-    if in_range and _has_fused_form(logits, tau, p):
+    if tau <= _MAX_TAU_OF_EXPONENTIALS and _has_fused_form(logits, tau, p):
         return _fused_form().clipped_cross_entropy(labels, logits, tau, counted)
     return plain.clipped_cross_entropy(labels, logits, tau, p, counted)
 
