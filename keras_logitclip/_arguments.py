@@ -209,7 +209,7 @@ def _is_real(value) -> bool:
     return (
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
-        and not math.isnan(value)
+        and value == value  # Not NaN; torch.compile traces no `math.isnan`.
     )
 
 

@@ -59,7 +59,7 @@ def _has_fused_form(logits, tau, p):
         import torch
 
         # Tracing, as for ONNX and OpenVINO, cannot record custom gradients.
-        return logits.device.type in ("cpu", "cuda") and not torch.jit.is_tracing()
+        return not torch.jit.is_tracing()
     # The range of its numbers is that of float32.
     return name in ("jax", "tensorflow") and logits.dtype != "float64"
 

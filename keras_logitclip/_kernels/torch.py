@@ -9,8 +9,8 @@ gradient for the weights y of the classes (one-hot for a class id) are
 
 Each function has two forms. The fast one computes in place and keeps, for the
 backward pass, one tensor of the size of the logits, which becomes the gradient. The
-plain one consists of differentiable operations: for `torch.compile`, which fuses
-them, for the transformations of `torch.func`, and for derivatives of higher order.
+plain one consists of differentiable operations: for the transformations of
+`torch.func`, for forward mode and for derivatives of higher order.
 """
 
 import math
@@ -24,12 +24,12 @@ from keras_logitclip._labels import nan_without_class
 LOG2_E = 1 / math.log(2)
 
 # Elements of a product that is summed and dropped, and of half precision that is
-# computed in float32 at a time. Of 2**16 to 2**20, this is the fastest on CPUs.
-MIN_CHUNK = 2**17
-# A GPU has more to start; there, a chunk is this share of the logits at least.
-MIN_SHARE = 1 / 64
+# computed in float32 at a time: a sixteenth of 2048 x 1000 logits. Twice as many took
+# a fifth less time. A GPU, which starts operations slowly, gets a share of the logits.
+MIN_CHUNK, MIN_SHARE = 2**17, 1 / 64
 
-# Of the scale of rows in `_scale`.
+# Rows are squared in units of about 2**-52 tau, in float32: neither do the squares
+# vanish where the norm is tau, nor overflow where it is 8e34 tau.
 EXPONENTS = {torch.float32: 52, torch.float64: 500}
 
 
@@ -60,19 +60,11 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
 
 
 def _is_transformed(x) -> bool:
-    """Whether a function of the tensor is transformed, or differentiated forward."""
-    if torch.compiler.is_compiling():
-        return False
-    transformed = torch._C._are_functorch_transforms_active()
-    return transformed or forward_ad.unpack_dual(x).tangent is not None
-
-
-def _needs_plain_vjp(upstream) -> bool:
-    """Whether a backward pass is differentiated in turn, or vectorized."""
-    return (
-        torch.is_grad_enabled()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._functorch.is_legacy_batchedtensor(upstream)
+    """Whether a function of the tensor is vectorized, or differentiated forward."""
+    return not torch.compiler.is_compiling() and (
+        torch._C._are_functorch_transforms_active()
+        or torch._C._functorch.is_legacy_batchedtensor(x)
+        or forward_ad.unpack_dual(x).tangent is not None
     )
 
 
@@ -88,7 +80,7 @@ class _LogitClip(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         logits, multiplier = ctx.saved_tensors
-        if _needs_plain_vjp(upstream):
+        if torch.is_grad_enabled() or _is_transformed(upstream):
             clip = lambda z: _plain_clip(z, ctx.tau)[0]  # noqa: E731
             return *torch.func.vjp(clip, logits)[1](upstream), None
         rows, pull = logits.to(multiplier.dtype), upstream.to(multiplier.dtype)
@@ -103,7 +95,7 @@ class _ClippedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, labels, logits, tau, counted):
-        dtype = _compute_dtype(logits)
+        ctx.tau, ctx.terms, dtype = tau, None, _compute_dtype(logits)
         compiled = torch.compiler.is_compiling()
         if compiled or logits.dtype == dtype:
             losses, *columns, terms = _forward(labels, logits.to(dtype), tau)
@@ -112,49 +104,40 @@ class _ClippedCrossEntropy(torch.autograd.Function):
             chunks = _chunks(labels, logits)
             parts = (_forward(y, z.to(dtype), tau)[:-1] for y, z in chunks)
             losses, *columns = map(torch.cat, zip(*parts, strict=True))
-            ctx.terms = None
         if counted is not None:
             columns[-1] = columns[-1] / _mean(columns[0], counted)
-        ctx.tau = tau
         ctx.save_for_backward(labels, logits, counted, *columns)
         return losses
 
     @staticmethod
     def backward(ctx, upstream):
         labels, logits, counted, *columns = ctx.saved_tensors
-        of_labels, compiled = None, torch.compiler.is_compiling()
-        if not compiled and _needs_plain_vjp(upstream):
-            vjp = _plain_vjp(labels, logits, ctx.tau, counted, upstream)
+        if torch.is_grad_enabled() or _is_transformed(upstream):
+            vjp = _plain_vjp(labels, logits, upstream, ctx.tau, counted)
             return *vjp, None, None
+        multiplier, total, *_ = columns
+        of_labels, (terms, ctx.terms) = None, (ctx.terms, None)
         if ctx.needs_input_grad[0]:
-            multiplier, total, *_ = columns
             of_labels = (total.log() - logits * multiplier) * upstream.unsqueeze(-1)
-        if compiled or ctx.terms is not None:
-            rows = logits.to(columns[0].dtype)
-            terms, ctx.terms = ctx.terms, None
-            gradient = _gradient(labels, rows, upstream, ctx.tau, *columns, terms)
+        if terms is not None or torch.compiler.is_compiling():
+            rows = logits.to(total.dtype)
+            gradient = _gradient(labels, rows, ctx.tau, upstream, *columns, terms)
             return of_labels, gradient.to(logits.dtype), None, None
         gradient = torch.empty_like(logits)
         for y, z, out, *rest in _chunks(labels, logits, gradient, upstream, *columns):
-            pull, *rest = rest
-            z = z.to(columns[0].dtype)
-            out.copy_(_gradient(y, z, pull, ctx.tau, *rest))
+            out.copy_(_gradient(y, z.to(total.dtype), ctx.tau, *rest))
         return of_labels, gradient, None, None
 
 
 def _forward(labels, rows, tau):
-    """Returns the losses, what the gradient needs of each row, and the exponentials.
-
-    Of each row: s, the sum of the exponentials, the class id or the sum of the
-    weights, the factor of the row in its gradient, and a factor of the gradient.
-    """
+    """Returns the losses, five columns for `_gradient`, and the exponentials."""
     multiplier, buffer = _measure(rows, tau)
     are_ids = labels.ndim == 1
     if are_ids:
         labels = labels.unsqueeze(-1)
         # What is no class; all that follows from the factor becomes NaN.
         multiplier.masked_fill_(labels < 0, math.nan)
-    terms = _exponentials(rows, multiplier, buffer)
+    terms = torch.mul(rows, multiplier * LOG2_E, out=buffer).exp2_()
     total = terms.sum(-1, keepdim=True)
     dot = _sum_rows(torch.mul, terms, rows)
     if are_ids:
@@ -172,33 +155,30 @@ def _forward(labels, rows, tau):
     return losses.squeeze(-1), multiplier, total, key, along, multiplier / total, terms
 
 
-def _exponentials(rows, multiplier, buffer=None):
-    return torch.mul(rows, multiplier * LOG2_E, out=buffer).exp2_()
-
-
 def _gradient(
-    labels, rows, upstream, tau, multiplier, total, key, along, scale, terms=None
+    labels, rows, tau, upstream, multiplier, total, key, along, scale, terms=None
 ):
-    """Returns the gradient of the rows, in the memory of the exponentials if given."""
-    pull = upstream.unsqueeze(-1)
-    gradient = _exponentials(rows, multiplier) if terms is None else terms
+    """Returns the gradient of the rows, in the memory of the exponentials if given.
+
+    `multiplier` is s, `total` the sum of the exponentials, `key` the class id or the
+    sum of the weights, and `along / tau**2` the factor of the row in its gradient.
+    """
+    if terms is None:
+        terms = torch.exp2(rows * (multiplier * LOG2_E))
+    pull, are_ids = upstream.unsqueeze(-1), labels.ndim == 1
     if torch.compiler.is_compiling():
-        # Every term times `pull`, or the compiler computes their sum in the forward
-        # pass, and keeps it.
-        weights, along = pull * total, pull * along / tau**2
-        if labels.ndim == 2:
-            gradient, weights = gradient * (pull * key), labels * weights
-        else:  # Scattering would not be fused.
-            classes = torch.arange(rows.shape[-1], device=rows.device)
-            gradient = gradient * pull
-            weights = torch.where(classes == key, weights, 0.0)
-        return (gradient - weights - rows * along) * scale
-    if labels.ndim == 2:
-        gradient.mul_(key).addcmul_(labels, total, value=-1)
+        # Scattering would not be fused. Every term is multiplied by `pull`, or the
+        # compiler computes their sum in the forward pass, and keeps it.
+        classes = torch.arange(rows.shape[-1], device=rows.device)
+        weights = torch.where(classes == key, 1.0, 0.0) if are_ids else labels
+        gradient = terms * (pull if are_ids else pull * key) - weights * (pull * total)
+        return (gradient - rows * (pull * along / tau**2)) * scale
+    if are_ids:
+        terms.scatter_add_(-1, key, -total)
     else:
-        gradient.scatter_add_(-1, key, -total)
-    gradient.addcmul_(rows, along, value=-1 / tau**2)
-    return gradient.mul_(pull * scale)
+        terms.mul_(key).addcmul_(labels, total, value=-1)
+    terms.addcmul_(rows, along, value=-1 / tau**2)
+    return terms.mul_(pull * scale)
 
 
 def _mean(multiplier, counted):
@@ -208,33 +188,17 @@ def _mean(multiplier, counted):
 
 
 def _measure(rows, tau):
-    """Returns s of each row, and a tensor of the size of the rows to write to.
-
-    s is NaN where float32 cannot hold the squares.
-    """
-    scale = _scale(rows, tau)
+    """Returns s of each row, NaN where squares overflow, and a tensor to write to."""
+    scale = 2.0 ** -(math.frexp(tau)[1] + EXPONENTS[rows.dtype])  # Exact.
     scaled = rows * scale
     norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
     multiplier = torch.full_like(norm, tau * scale).div_(norm).clamp_(max=1.0)
     return torch.nn.functional.threshold_(multiplier, 0.0, math.nan), scaled
 
 
-def _scale(rows, tau):
-    """Returns a power of two by which rows are multiplied before they are squared.
-
-    Neither the squares of rows of norm tau vanish, nor overflow those of rows of
-    norm 8e34 tau, in float32.
-    """
-    return 2.0 ** -(math.frexp(tau)[1] + EXPONENTS[rows.dtype])
-
-
 def _along(dot, multiplier):
-    """Returns tau^2 times the factor of a row in the projection of a vector to it.
-
-    Zero where the row is not clipped. `dot` is their product.
-    """
-    along = dot * multiplier
-    return along * torch.where(multiplier < 1, multiplier, 0.0)
+    """Returns tau^2 times the factor of a row in the projection to it, if clipped."""
+    return dot * multiplier * torch.where(multiplier < 1, multiplier, 0.0)
 
 
 def _plain_clip(logits, tau):
@@ -270,13 +234,15 @@ def _plain_losses(labels, logits, tau, counted):
     return losses + (factor - 1) * (losses - losses.detach())
 
 
-def _plain_vjp(labels, logits, tau, counted, upstream):
+def _plain_vjp(labels, logits, upstream, tau, counted):
     """Returns the gradients of labels and logits; `None` for those of class ids."""
+
+    def losses(z, y=labels):
+        return _plain_losses(y, z, tau, counted)
+
     if labels.ndim == 1:
-        of_logits = lambda z: _plain_losses(labels, z, tau, counted)  # noqa: E731
-        return None, *torch.func.vjp(of_logits, logits)[1](upstream)
-    of_both = lambda y, z: _plain_losses(y, z, tau, counted)  # noqa: E731
-    return torch.func.vjp(of_both, labels, logits)[1](upstream)
+        return None, *torch.func.vjp(losses, logits)[1](upstream)
+    return torch.func.vjp(losses, logits, labels)[1](upstream)[::-1]
 
 
 def _sum_rows(terms, *rows):
@@ -288,9 +254,10 @@ def _sum_rows(terms, *rows):
 
 
 def _chunks(*tensors):
+    """Returns the rows of all tensors in chunks; the second ones are logits."""
     rows = tensors[1]
-    size = max(MIN_CHUNK, int(rows.numel() * MIN_SHARE))
-    step = max(1, size // max(1, rows.shape[-1]))
+    elements = max(MIN_CHUNK, int(rows.numel() * MIN_SHARE))
+    step = max(1, elements // max(1, rows.shape[-1]))
     if step >= len(rows):
         return [tensors]
     return zip(*(x.split(step) for x in tensors), strict=True)
