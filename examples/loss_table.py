@@ -41,8 +41,8 @@ def class_names(loss):
     return " + ".join(f"`{cls.__name__}`" for cls in classes_of(loss))
 
 
-def is_symmetric(loss):
-    return all(cls.has_constant_sum for cls in classes_of(loss))
+def treats_other_classes_alike(loss):
+    return all(cls.is_symmetric for cls in classes_of(loss))
 
 
 def format_bound(bound):
@@ -61,7 +61,7 @@ def make_row(name, tau, classes):
         f"`{preset.formula}`",
         format_values(preset.cifar10),
         format_values(preset.cifar100),
-        "yes" if is_symmetric(preset.loss) else "",
+        "yes" if treats_other_classes_alike(preset.loss) else "",
         format_bound(plain),
         format_bound(clipped),
     )

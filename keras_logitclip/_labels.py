@@ -25,9 +25,11 @@ def to_rows(y_true, y_pred, axis: int):
         compute in; and the predictions, of shape `(N, K)` and their own dtype.
 
     Raises:
-        ValueError: If the shapes do not match, or if `y_pred` are integers.
+        ValueError: If the shapes do not match, if there is one class only, or if
+            `y_pred` are integers.
     """
     axis = resolve_axis(axis, len(y_pred.shape))
+    check_several_classes(y_pred, axis)
     check_labels(y_true, y_pred, axis)
     dtype = compute_dtype_of(y_pred)
     rows = _rows(y_pred, axis)

@@ -9,7 +9,6 @@ from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
 from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._labels import check_labels
-from keras_logitclip._labels import check_several_classes
 from keras_logitclip._labels import from_rows
 from keras_logitclip._labels import to_rows
 from keras_logitclip._labels import without_axis
@@ -258,7 +257,6 @@ def compute_cross_entropy(
         normalized_over: As in `normalize_gradient`, or `None` for the gradient as it
             is.
     """
-    check_several_classes(logits, axis)
     labels, rows = to_rows(y_true, logits, axis)
     if normalized_over is not None:
         normalized_over = ops.reshape(normalized_over, (-1,))

@@ -10,6 +10,7 @@ from keras_logitclip import LogitClipLoss
 from tests import oracle
 from tests.oracle import INF
 from tests.running import to_numpy
+from tests.running import to_tensor
 from tests.samples import CLASSES
 from tests.samples import ROWS
 from tests.samples import logits
@@ -37,6 +38,10 @@ def sparse(**kwargs):
 
 def categorical(**kwargs):
     return keras.losses.CategoricalCrossentropy(from_logits=True, **kwargs)
+
+
+def sparse_function(y_true, y_pred):
+    return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, True)
 
 
 # Activations.
@@ -273,19 +278,23 @@ def test_inner_dtype_would_be_ignored():
 def test_inner_axis_has_to_agree():
     loss = LogitClipLoss(categorical(axis=1), 1.0)
     with pytest.raises(
-        ValueError, match="same class axis. Received: axis=-1, loss.axis=1"
+        ValueError, match="same class axis. Received: axis=3, loss.axis=1"
     ):
         loss(IMAGE_LABELS, IMAGES)
 
 
+@pytest.mark.parametrize("loss", [sparse(), sparse_function], ids=("fused", "function"))
 @pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 256), ("float16", 2048)])
-def test_class_ids_that_the_dtype_cannot_hold(dtype, limit):
-    loss = LogitClipLoss(sparse(), 1.0, dtype=dtype)
-    z = np.zeros((2, limit + 1), "float32")
-    for labels in (np.array([0, limit]), np.array([[0], [limit]])):
+def test_class_ids_in_half_precision(dtype, limit, loss):
+    """Integers stay exact; what was rounded before is refused."""
+    loss = LogitClipLoss(loss, 1.0, dtype=dtype)
+    z = logits(2, limit + 2)
+    ids = np.array([0, limit + 1])
+    expected = oracle.cross_entropy(ids, oracle.clip(z, 1.0, 2)).mean()
+    for labels in (ids, ids[:, None]):
+        np.testing.assert_allclose(to_numpy(loss(labels, z)), expected, rtol=1e-2)
         with pytest.raises(ValueError, match=f"more than {limit} classes"):
-            loss(labels, z)
-    assert np.isfinite(to_numpy(loss(np.array([0, limit - 1]), z[:, :limit])))
+            loss(to_tensor(labels, dtype), z)
 
 
 def test_one_hot_labels_fit_every_dtype():

@@ -160,7 +160,7 @@ def test_a_norm_of_exactly_tau_is_not_clipped(tau, expected):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("shape", [(200, 10), (200, 1000), (4, 40_000)], ids=str)
 def test_nothing_is_clipped_behind_a_layer_that_clips(shape, dtype):
-    clipped = LogitClip(TAU, dtype=dtype)(to_tensor(logits(*shape), dtype))
+    clipped = LogitClip(TAU, dtype=dtype)(to_tensor(logits(*shape, scale=30.0), dtype))
     metric = metrics.ClippedFraction(TAU)
     metric.update_state(None, clipped)
     assert to_numpy(metric.result()) == 0

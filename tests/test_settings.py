@@ -50,7 +50,7 @@ def test_a_change_in_a_callback_is_refused(change):
     loss = target if isinstance(target, keras.losses.Loss) else crossentropy()
     metric = [target] if isinstance(target, keras.metrics.Metric) else []
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(CLASSES), layer])
-    model.compile("sgd", loss, metric)
+    model.compile("sgd", loss, metrics=metric)
     x = np.ones((ROWS, 4), "float32")
     with pytest.raises(AttributeError, match=f"`{name}`.*call `model.compile` again"):
         model.fit(x, IDS, epochs=2, verbose=0, callbacks=[Change(*change)])

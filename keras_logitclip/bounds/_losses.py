@@ -33,11 +33,11 @@ def loss_bounds(loss, tau: float, num_classes: int, p: float = 2) -> Bounds:
 
     **Numerical** for all others: values that a search has found, so that the true
     range can be a little wider. The losses that treat all classes but the label
-    alike (`is_symmetric = True`) are searched where their extremes lie, among logits
-    of at most four different values; time grows with the number of classes, up to
-    half a minute or so for 100,000. The rest, such as `ForwardCorrection`, and
-    functions of your own, is searched label by label and in all logits at once,
-    which takes long and finds less from a hundred classes on.
+    alike (`treats_other_classes_alike = True`) are searched where their extremes
+    lie, among logits of at most four different values; time grows with the number of
+    classes, up to half a minute or so for 100,000. The rest, such as
+    `ForwardCorrection`, and functions of your own, is searched label by label and in
+    all logits at once, which takes long and finds less from a hundred classes on.
 
     The loss is computed by the current backend: in float64 on TensorFlow and
     PyTorch, in float32 elsewhere.
@@ -92,7 +92,7 @@ def _bounds_from_cross_entropy(loss, cross_entropies) -> Bounds:
 
 
 def _search_bounds(loss, tau, num_classes, p) -> Bounds:
-    symmetric = getattr(loss, "is_symmetric", False)
+    symmetric = getattr(loss, "treats_other_classes_alike", False)
     kinds_for = kinds_for_symmetric_losses if symmetric else kinds_for_other_losses
     lower, upper = extreme_values(
         lambda labels, logits: _values(loss, labels, logits),

@@ -10,7 +10,6 @@ from keras_logitclip._arguments import check_flag
 from keras_logitclip._arguments import check_ignore_class
 from keras_logitclip._arguments import resolve_class_axis
 from keras_logitclip._labels import are_class_ids
-from keras_logitclip._labels import check_several_classes
 from keras_logitclip._labels import counted_values
 from keras_logitclip._labels import from_rows
 from keras_logitclip._labels import hide
@@ -64,9 +63,9 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
     # What `bounds` and the table of losses ask: whether all classes but the label
     # are alike to the loss; whether it is a function of the label's probability that
     # falls where this grows; and whether its sum over all labels is constant.
-    is_symmetric = False
+    treats_other_classes_alike = False
     falls_with_probability = False
-    has_constant_sum = False
+    is_symmetric = False
 
     def __init__(
         self,
@@ -135,7 +134,6 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
             counted: Boolean tensor of the shape of `y_pred` without `axis`, which
                 samples count, or `None` if all do.
         """
-        check_several_classes(y_pred, axis)
         labels, rows = to_rows(y_true, y_pred, axis)
         rows = ops.cast(rows, compute_dtype_of(rows))
         losses = self.of_rows(labels, self._inputs_of_rows(rows))

@@ -40,7 +40,7 @@ def standardize_inner_loss(
             one.
     """
     if isinstance(loss, str):
-        loss = _loss_fromdescribe(loss, from_logits=activation is None, axis=axis)
+        loss = _loss_from_name(loss, from_logits=activation is None, axis=axis)
     elif inspect.isclass(loss) or not callable(loss):
         raise ValueError(
             "Invalid value for argument `loss`: expected a loss instance such "
@@ -186,7 +186,7 @@ def _match_ranks(y_true, y_pred):
     return y_true, y_pred
 
 
-def _loss_fromdescribe(name: str, from_logits: bool, axis: int) -> keras.losses.Loss:
+def _loss_from_name(name: str, from_logits: bool, axis: int) -> keras.losses.Loss:
     classes = _keras_loss_classes()
     cls = classes.get(name) or classes.get(_unabbreviate(name))
     if cls is None:

@@ -42,8 +42,8 @@ class WrapperLoss(LogitsLoss):
         self.ignore_class = shared_ignore_class(self.ignore_class, self.loss)
 
     @property
-    def is_symmetric(self):
-        return getattr(self.loss, "is_symmetric", False)
+    def treats_other_classes_alike(self):
+        return getattr(self.loss, "treats_other_classes_alike", False)
 
     def inner_losses(self, y_true, logits, axis: int, counted):
         """Computes the activation and the wrapped loss of logits."""

@@ -79,8 +79,10 @@ class ActivePassive(LogitsLoss):
         self.ignore_class = shared_ignore_class(self.ignore_class, *self._losses)
 
     @property
-    def is_symmetric(self):
-        return all(getattr(loss, "is_symmetric", False) for loss in self._losses)
+    def treats_other_classes_alike(self):
+        return all(
+            getattr(loss, "treats_other_classes_alike", False) for loss in self._losses
+        )
 
     @property
     def falls_with_probability(self):

@@ -41,7 +41,7 @@ class AsymmetricGeneralizedCrossEntropy(ClassificationLoss):
         - [Zhou et al., 2021](https://arxiv.org/abs/2106.03110)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
 
     def __init__(self, a: float = 0.6, q: float = 0.6, **kwargs):
@@ -89,7 +89,7 @@ class AsymmetricUnhinged(ClassificationLoss):
         - [Zhou et al., 2021](https://arxiv.org/abs/2106.03110)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
 
     def __init__(self, a: float = 5.5, q: float = 3.0, **kwargs):
@@ -135,7 +135,7 @@ class AsymmetricExponential(ClassificationLoss):
         - [Zhou et al., 2021](https://arxiv.org/abs/2106.03110)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
 
     def __init__(self, a: float = 2.5, **kwargs):

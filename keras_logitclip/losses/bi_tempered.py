@@ -59,7 +59,7 @@ class BiTempered(LogitsLoss):
         - [Amid et al., 2019](https://arxiv.org/abs/1906.03361)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
 
     def __init__(self, t1: float = 0.8, t2: float = 1.2, **kwargs):
         super().__init__(**kwargs)

@@ -46,7 +46,7 @@ class Bootstrap(ClassificationLoss):
         - [Reed et al., 2014](https://arxiv.org/abs/1412.6596)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
 
     def __init__(self, beta: float | None = None, hard: bool = False, **kwargs):
         super().__init__(**kwargs)

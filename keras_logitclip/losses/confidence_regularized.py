@@ -47,7 +47,7 @@ class ConfidenceRegularized(ClassificationLoss):
         - [Cheng et al., 2020](https://arxiv.org/abs/2010.02347)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
 
     def __init__(self, beta: float, **kwargs):
         super().__init__(**kwargs)

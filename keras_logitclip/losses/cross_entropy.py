@@ -35,7 +35,7 @@ class CrossEntropy(ClassificationLoss):
     0.1269
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
 
     def of_label(self, log_probability):

@@ -45,7 +45,7 @@ class Focal(ClassificationLoss):
         - [Lin et al., 2017](https://arxiv.org/abs/1708.02002)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
 
     def __init__(self, gamma: float = 0.5, **kwargs):

@@ -36,7 +36,7 @@ class GeneralizedCrossEntropy(ClassificationLoss):
         - [Zhang and Sabuncu, 2018](https://arxiv.org/abs/1805.07836)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
 
     def __init__(self, q: float = 0.7, **kwargs):

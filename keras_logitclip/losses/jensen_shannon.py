@@ -45,7 +45,7 @@ class JensenShannon(ClassificationLoss):
         - [Englesson and Azizpour, 2021](https://arxiv.org/abs/2105.04522)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
 
     def __init__(self, weight: float = 0.5, **kwargs):

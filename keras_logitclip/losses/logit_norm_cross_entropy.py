@@ -43,7 +43,7 @@ class LogitNormCrossEntropy(LogitsLoss):
         - [Wei et al., 2022](https://arxiv.org/abs/2205.09310)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
 
     def __init__(self, temperature: float = 0.04, **kwargs):
         super().__init__(**kwargs)

@@ -41,9 +41,9 @@ class CategoricalMeanAbsoluteError(ClassificationLoss):
         - [Ghosh et al., 2017](https://arxiv.org/abs/1712.09482)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
-    has_constant_sum = True
+    is_symmetric = True
 
     def of_label(self, log_probability):
         return 2 * one_minus_exp(log_probability)

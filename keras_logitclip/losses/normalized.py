@@ -16,9 +16,9 @@ class _Normalized(ClassificationLoss):
     Its sum over all labels is then 1.
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = False
-    has_constant_sum = True
+    is_symmetric = True
 
     def of_rows(self, labels, log_probabilities):
         losses = self.of_label(log_probabilities)

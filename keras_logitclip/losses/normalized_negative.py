@@ -19,9 +19,9 @@ class _NormalizedNegative(ClassificationLoss):
     The loss is what is missing to 1; its sum over all labels is constant.
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = False
-    has_constant_sum = True
+    is_symmetric = True
 
     def __init__(self, min_probability: float = 1e-7, **kwargs):
         super().__init__(**kwargs)

@@ -46,7 +46,7 @@ class PHuberCrossEntropy(ClassificationLoss):
         - [Menon et al., 2020](https://openreview.net/forum?id=rklB76EKPr)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
 
     def __init__(self, threshold: float = 10.0, **kwargs):
@@ -96,7 +96,7 @@ class PHuberGeneralizedCrossEntropy(ClassificationLoss):
         - [Zhang and Sabuncu, 2018](https://arxiv.org/abs/1805.07836)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
 
     def __init__(self, q: float = 0.7, threshold: float = 10.0, **kwargs):

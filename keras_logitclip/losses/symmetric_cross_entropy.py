@@ -44,9 +44,9 @@ class ReverseCrossEntropy(ClassificationLoss):
         - [Wang et al., 2019](https://arxiv.org/abs/1908.06112)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
-    has_constant_sum = True
+    is_symmetric = True
 
     def __init__(self, min_label: float = 1e-4, **kwargs):
         super().__init__(**kwargs)
@@ -102,7 +102,7 @@ class SymmetricCrossEntropy(ReverseCrossEntropy):
         - [Wang et al., 2019](https://arxiv.org/abs/1908.06112)
     """
 
-    has_constant_sum = False
+    is_symmetric = False
 
     def __init__(
         self, alpha: float = 0.1, beta: float = 1.0, min_label: float = 1e-4, **kwargs

@@ -36,7 +36,7 @@ class TaylorCrossEntropy(ClassificationLoss):
         - [Feng et al., 2020](https://www.ijcai.org/proceedings/2020/305)
     """
 
-    is_symmetric = True
+    treats_other_classes_alike = True
     falls_with_probability = True
 
     def __init__(self, order: int = 2, **kwargs):
