@@ -16,6 +16,7 @@ import math
 import operator
 from collections import namedtuple
 
+import keras
 from keras import ops
 
 from keras_logitclip._kernels.compilers import compile_large
@@ -43,14 +44,20 @@ def logit_clip(logits, tau: float):
     @ops.custom_gradient
     def differentiable(logits):
         rows = ops.cast(logits, "float32")
-        residuals = _multiplier(rows, tau)
+        multiplier, unclipped = _multiplier(rows, tau)
 
         def gradient(upstream):
-            return compile_large(backward, logits)(logits, *residuals, upstream)
+            return compile_large(backward, logits)(
+                logits, multiplier, unclipped, upstream
+            )
 
         # Not compiled: not every format to which models are exported takes functions
-        # of XLA. A multiplier of 1 returns the row bit for bit.
-        return ops.cast(rows * residuals[0], logits.dtype), gradient
+        # of XLA. A multiplier of 1 returns the row bit for bit, except that JAX's
+        # compiler takes the smallest numbers for zero.
+        clipped = rows * multiplier
+        if keras.config.backend() == "jax":
+            clipped = ops.where(unclipped, rows, clipped)
+        return ops.cast(clipped, logits.dtype), gradient
 
     return differentiable(logits)
 

@@ -61,8 +61,7 @@ def _unit_rows(logits):
     """Returns each row divided by its norm, and rows of zeros as they are.
 
     Long rows are clipped first: the quotient of huge logits and their norm, or its
-    gradient, would overflow. Then the norm is at most 1, to which 1e-7 is as little
-    as to a longer one.
+    gradient, would overflow. At this threshold, every finite row can be clipped.
     """
-    shorter = ops.logit_clip(logits, tau=1.0)
+    shorter = ops.logit_clip(logits, tau=1e6)
     return shorter / (ops.logit_norm(shorter, keepdims=True) + _EPSILON)
