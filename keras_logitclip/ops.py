@@ -68,8 +68,9 @@ def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
 
     A vector whose norm is at most `tau` comes back bit for bit; a longer one
     is scaled down to norm `tau` and keeps its direction, so the predicted
-    class never changes. A vector with a NaN or an infinite entry becomes NaN.
-    Half precision is computed in float32 and rounded once, at the end.
+    class never changes. A vector with a NaN or an infinite entry becomes NaN, and
+    one whose norm is above 1e33 tau may. Half precision is computed in float32 and
+    rounded once, at the end.
 
     Where some classes are masked by large negative logits, mask after
     clipping: a single -1e9 is nearly the whole norm.
