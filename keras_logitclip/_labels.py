@@ -284,7 +284,8 @@ def _weights_of_unknown_kind(labels, rows):
     """
     classes, dtype = ops.shape(rows)[-1], compute_dtype_of(rows)
     column = labels[:, :1]
-    is_class = ops.cast(ops.arange(classes), labels.dtype) == column
+    # Not `==`, whose result has no known rank in a graph of TensorFlow.
+    is_class = ops.equal(ops.cast(ops.arange(classes), labels.dtype), column)
     one_hot = ops.cast(is_class, dtype)
     # What is no class has the weights 0 / 0.
     one_hot = one_hot / ops.sum(one_hot, -1, keepdims=True)

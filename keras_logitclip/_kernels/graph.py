@@ -151,7 +151,8 @@ def _backward(labels, logits, residuals, upstream):
     gradient = softmax - clipped * (upstream * projection)
     if not are_class_ids(labels):
         return gradient - labels * upstream
-    is_label = labels[:, None] == ops.arange(ops.shape(logits)[-1])
+    # Not `==`, whose result has no known rank in a graph of TensorFlow.
+    is_label = ops.equal(labels[:, None], ops.arange(ops.shape(logits)[-1]))
     return gradient - ops.where(is_label, upstream, 0.0)
 
 
