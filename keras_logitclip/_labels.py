@@ -20,9 +20,9 @@ def to_rows(y_true, y_pred, axis: int):
         axis: The class axis.
 
     Returns:
-        The labels: class ids of shape `(N,)` and dtype int32, -1 for what is no
-        class, or weights of the classes, of shape `(N, K)` and the dtype to
-        compute in; and the predictions, of shape `(N, K)` and their own dtype.
+        The labels: integer class ids of shape `(N,)`, or weights of the classes, of
+        shape `(N, K)` and the dtype to compute in; and the predictions, of shape
+        `(N, K)` and their own dtype.
 
     Raises:
         ValueError: If the shapes do not match, if there is one class only, or if
@@ -35,10 +35,26 @@ def to_rows(y_true, y_pred, axis: int):
     rows = _rows(y_pred, axis)
     if holds_class_ids(y_true, y_pred, axis):
         check_class_ids_are_exact(y_true, y_pred.shape[axis])
-        return _class_ids(y_true, ops.shape(rows)[-1]), rows
+        return _class_ids(y_true), rows
     if y_true.shape[axis] is None:
         return _weights_of_unknown_kind(_rows(y_true, axis), rows), rows
     return ops.cast(_rows(y_true, axis), dtype), rows
+
+
+def mark_invalid(ids, classes):
+    """Returns class ids as int32, and -1 for what is no class.
+
+    What the backends do with such an id differs: to raise, to return zero, or to
+    ignore the sample.
+    """
+    return ops.cast(
+        ops.where(ops.equal(nearest_class(ids, classes), ids), ids, -1), "int32"
+    )
+
+
+def nearest_class(ids, classes):
+    """Returns class ids, and a class for what is none."""
+    return ops.clip(ids, 0, classes - 1)
 
 
 def from_rows(values, y_pred, axis: int):
@@ -59,14 +75,13 @@ def are_class_ids(labels) -> bool:
     return len(labels.shape) == 1
 
 
-def nan_without_class(ids, values):
-    """Returns the values, and NaN where the id is no class.
+def nan_without_class(is_class, values):
+    """Returns the values, and NaN where there is no class.
 
     The gradient is NaN there, too, because the values are multiplied. NaN is the
     root of -1 and no constant, which a search for NaN would find in every graph.
     """
-    root = ops.sqrt(ops.cast(ops.minimum(ids, 0), values.dtype))
-    return values * (1 + root)
+    return values * (1 + ops.sqrt(ops.cast(is_class, values.dtype) - 1))
 
 
 def holds_class_ids(y_true, logits, axis: int) -> bool:
@@ -260,20 +275,17 @@ def _rows(x, axis):
     return x if len(x.shape) == 2 else ops.reshape(x, (-1, ops.shape(x)[-1]))
 
 
-def _class_ids(y_true, classes):
-    """Returns flat class ids as int32, and -1 for what is no class.
-
-    What the backends do with such an id differs: to raise, to return zero, or to
-    ignore the sample.
-    """
-    given = y_true if len(y_true.shape) == 1 else ops.reshape(y_true, (-1,))
-    # The small integer types cannot be compared with a large number of classes.
-    dtype = keras.backend.standardize_dtype(given.dtype)
-    ids = ops.cast(given, "int64" if dtype in ("int64", "uint64") else "int32")
-    valid = (ids >= 0) & (ids < classes)
-    if "float" in dtype:
-        valid = valid & (ops.cast(ids, dtype) == given)
-    return ops.cast(ops.where(valid, ids, -1), "int32")
+def _class_ids(y_true):
+    """Returns flat class ids of an integer dtype, -1 for what is no whole number."""
+    ids = y_true if len(y_true.shape) == 1 else ops.reshape(y_true, (-1,))
+    dtype = keras.backend.standardize_dtype(ids.dtype)
+    if dtype in ("int32", "int64"):
+        return ids
+    if "float" not in dtype:
+        # The small types cannot be compared with a large number of classes.
+        return ops.cast(ids, "int64" if dtype in ("uint32", "uint64") else "int32")
+    whole = ops.cast(ids, "int32")
+    return ops.where(ops.equal(ops.cast(whole, dtype), ids), whole, -1)
 
 
 def _weights_of_unknown_kind(labels, rows):

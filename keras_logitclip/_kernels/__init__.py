@@ -31,8 +31,8 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
     """Computes the softmax cross-entropy of each row of clipped logits.
 
     Args:
-        labels: Class ids of shape `(N,)` and dtype int32, in [0, K) or -1 for a
-            loss and a gradient of NaN; or the weights of the classes, of the
+        labels: Integer class ids of shape `(N,)`, of which those outside of [0, K)
+            have a loss and a gradient of NaN; or the weights of the classes, of the
             shape of `logits` and the dtype to compute in.
         logits: Floating-point tensor of shape `(N, K)`.
         tau: Threshold of the norm.

@@ -23,6 +23,7 @@ from keras_logitclip._kernels.compilers import compile_large
 from keras_logitclip._kernels.compilers import row_sum
 from keras_logitclip._labels import are_class_ids
 from keras_logitclip._labels import nan_without_class
+from keras_logitclip._labels import nearest_class
 from keras_logitclip._numerics import inverse_mean
 
 # What the gradient needs beside labels and logits, in columns: `multiplier` is s,
@@ -106,9 +107,10 @@ def _forward(labels, logits, tau):
     # The total is there so that it is computed before.
     dot = row_sum(lambda z, s, _: ops.exp(z * s) * z, [logits], [multiplier, total])
     if are_class_ids(labels):
-        ids = ops.maximum(labels, 0)[:, None]
-        target = ops.take_along_axis(logits, ids, -1)
-        weight = nan_without_class(labels[:, None], ops.ones_like(multiplier))
+        ids = nearest_class(labels, ops.shape(logits)[-1])
+        target = ops.take_along_axis(logits, ids[:, None], -1)
+        is_class = ops.equal(ids, labels)[:, None]
+        weight = nan_without_class(is_class, ops.ones_like(multiplier))
     else:
         target = row_sum(lambda y, z: y * z, [labels, logits])
         weight = row_sum(lambda y: y, [labels])
@@ -152,7 +154,8 @@ def _backward(labels, logits, residuals, upstream):
     if not are_class_ids(labels):
         return gradient - labels * upstream
     # Not `==`, whose result has no known rank in a graph of TensorFlow.
-    is_label = ops.equal(labels[:, None], ops.arange(ops.shape(logits)[-1]))
+    classes = ops.arange(ops.shape(logits)[-1], dtype=labels.dtype)
+    is_label = ops.equal(labels[:, None], classes)
     return gradient - ops.where(is_label, upstream, 0.0)
 
 

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_logitclip._labels import are_class_ids
 from keras_logitclip._labels import nan_without_class
+from keras_logitclip._labels import nearest_class
 from keras_logitclip._numerics import compute_dtype_of
 from keras_logitclip._numerics import constant
 from keras_logitclip._numerics import inverse_mean
@@ -39,10 +40,9 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
     rows = ops.cast(logits, compute_dtype_of(logits))
     clipped, multiplier = _clip(rows, tau, p, axis=-1)
     if are_class_ids(labels):
-        losses = ops.sparse_categorical_crossentropy(
-            ops.maximum(labels, 0), clipped, from_logits=True
-        )
-        losses = nan_without_class(labels, losses)
+        ids = nearest_class(labels, ops.shape(clipped)[-1])
+        losses = ops.sparse_categorical_crossentropy(ids, clipped, from_logits=True)
+        losses = nan_without_class(ops.equal(ids, labels), losses)
     else:
         # Not the backend's own, whose gradient may take the sum of weights for 1.
         losses = -ops.sum(labels * ops.log_softmax(clipped, -1), -1)

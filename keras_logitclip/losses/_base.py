@@ -14,6 +14,7 @@ from keras_logitclip._labels import counted_values
 from keras_logitclip._labels import from_rows
 from keras_logitclip._labels import hide
 from keras_logitclip._labels import is_kept
+from keras_logitclip._labels import mark_invalid
 from keras_logitclip._labels import mask_of
 from keras_logitclip._labels import nan_without_class
 from keras_logitclip._labels import refuse_probabilities
@@ -95,7 +96,7 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         if mask is not None:
             kept = mask_of(losses)
             set_mask(losses, mask if kept is None else ops.logical_and(mask, kept))
-        return self._reduce(losses, losses, sample_weight)
+        return self._reduce((), losses, sample_weight)
 
     def call(self, y_true, y_pred):
         self.fix_settings()
@@ -135,6 +136,8 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
                 samples count, or `None` if all do.
         """
         labels, rows = to_rows(y_true, y_pred, axis)
+        if are_class_ids(labels):
+            labels = mark_invalid(labels, ops.shape(rows)[-1])
         rows = ops.cast(rows, compute_dtype_of(rows))
         losses = self.of_rows(labels, self._inputs_of_rows(rows))
         return from_rows(losses, y_pred, axis)
@@ -195,7 +198,7 @@ class ClassificationLoss(LogitsLoss):
         """Computes the loss of each row, by default the mean over its labels."""
         if are_class_ids(labels):
             losses = self.of_label(pick(log_probabilities, labels))
-            return nan_without_class(labels, losses)
+            return nan_without_class(labels >= 0, losses)
         return ops.sum(labels * self.of_label(log_probabilities), -1)
 
     def get_config(self):
@@ -226,7 +229,7 @@ class _Reduction(keras.losses.Loss):
 def mean_over_labels(labels, losses):
     """Returns the entry of each row at its label, or their mean over soft labels."""
     if are_class_ids(labels):
-        return nan_without_class(labels, pick(losses, labels))
+        return nan_without_class(labels >= 0, pick(losses, labels))
     return ops.sum(labels * losses, -1)
 
 

@@ -84,7 +84,7 @@ class ForwardCorrection(_Correction):
         if are_class_ids(labels):
             columns = _rows_of_ids(ops.transpose(log_noise), labels)
             log_given = ops.logsumexp(log_probabilities + columns, -1)
-            return nan_without_class(labels, -log_given)
+            return nan_without_class(labels >= 0, -log_given)
         log_joint = log_probabilities[:, :, None] + log_noise
         return -ops.sum(labels * ops.logsumexp(log_joint, 1), -1)
 
@@ -133,7 +133,7 @@ class BackwardCorrection(_Correction):
         if are_class_ids(labels):
             weights = _rows_of_ids(weights, labels)
             losses = -ops.sum(weights * log_probabilities, -1)
-            return nan_without_class(labels, losses)
+            return nan_without_class(labels >= 0, losses)
         # Not a product of matrices, which some devices compute in less precision.
         weights = ops.sum(labels[:, :, None] * weights, 1)
         return -ops.sum(weights * log_probabilities, -1)
