@@ -6,6 +6,15 @@ from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._kernels import plain
 from keras_logitclip._numerics import compute_dtype_of
 
+# The fused form of the backend, which is the same as long as the process lives.
+match keras.config.backend():
+    case "torch":
+        from keras_logitclip._kernels import torch as fused
+    case "jax" | "tensorflow":
+        from keras_logitclip._kernels import graph as fused
+    case _:
+        fused = None
+
 # Thresholds whose squares and quotients stay far from the ends of float32.
 _MIN_TAU, _MAX_TAU = 1e-4, 1e6
 # The fused forms take the exponentials of clipped logits as they are: between exp(-28)
@@ -23,7 +32,7 @@ def logit_clip(logits, tau: float, p: float, axis: int):
     """Clips the norm of the logits along `axis`."""
     logits, axis = _standardize(logits, axis)
     if axis == len(logits.shape) - 1 and _has_fused_form(logits, tau, p):
-        return _fused_form().logit_clip(logits, tau)
+        return fused.logit_clip(logits, tau)
     return plain.logit_clip(logits, tau, p, axis)
 
 
@@ -41,7 +50,7 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
             by the mean of min(1, tau / norm) over these rows, a constant.
     """
     if tau <= _MAX_TAU_OF_EXPONENTIALS and _has_fused_form(logits, tau, p):
-        return _fused_form().clipped_cross_entropy(labels, logits, tau, counted)
+        return fused.clipped_cross_entropy(labels, logits, tau, counted)
     return plain.clipped_cross_entropy(labels, logits, tau, p, counted)
 
 
@@ -52,21 +61,5 @@ def _standardize(logits, axis):
 
 
 def _has_fused_form(logits, tau, p):
-    if p != 2 or not _MIN_TAU <= tau <= _MAX_TAU:
-        return False
-    name = keras.config.backend()
-    if name == "torch":
-        import torch
-
-        # Tracing, as for ONNX and OpenVINO, cannot record custom gradients.
-        return not torch.jit.is_tracing()
-    # The range of its numbers is that of float32.
-    return name in ("jax", "tensorflow") and logits.dtype != "float64"
-
-
-def _fused_form():
-    if keras.config.backend() == "torch":
-        from keras_logitclip._kernels import torch as form
-    else:
-        from keras_logitclip._kernels import graph as form
-    return form
+    in_range = p == 2 and _MIN_TAU <= tau <= _MAX_TAU
+    return in_range and fused is not None and fused.serves(logits)

@@ -31,6 +31,11 @@ from keras_logitclip._numerics import inverse_mean
 Residuals = namedtuple("Residuals", "multiplier total weight projection")
 
 
+def serves(logits) -> bool:
+    """Whether this form can be used: its numbers are those of float32."""
+    return logits.dtype != "float64"
+
+
 def logit_clip(logits, tau: float):
     """Clips the norm of each row along the last axis; see `_kernels`."""
 

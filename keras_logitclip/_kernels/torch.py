@@ -7,18 +7,18 @@ gradient for the weights y of the classes (one-hot for a class id) are
     u = sum(y) softmax(s z) - y
     gradient = s (u - (u . z / n) z / n)    where n > tau, and u elsewhere
 
-Each function has two forms. The fast one computes in place and keeps, for the
-backward pass, one tensor of the size of the logits, which becomes the gradient. The
-plain one consists of differentiable operations: for the transformations of
-`torch.func`, for forward mode and for derivatives of higher order.
+The functions compute in place and keep, for the backward pass, one tensor of the size
+of the logits, which becomes the gradient. The transformations of `torch.func`, forward
+mode and derivatives of higher order take the plain form.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch.autograd import forward_ad
 
-from keras_logitclip._labels import nan_without_class
+from keras_logitclip._kernels import plain
 
 # PyTorch's exp2 takes two fifths of the time of its exp, on CPUs.
 LOG2_E = 1 / math.log(2)
@@ -33,10 +33,15 @@ MIN_CHUNK, MIN_SHARE = 2**17, 1 / 64
 EXPONENTS = {torch.float32: 52, torch.float64: 500}
 
 
+def serves(logits) -> bool:
+    """Whether this form can be used: not for tracing, as for ONNX and OpenVINO."""
+    return not torch.jit.is_tracing()  # It cannot record custom gradients.
+
+
 def logit_clip(logits, tau: float):
     """Clips the norm along the last axis."""
     if _is_transformed(logits):
-        return _plain_clip(logits, tau)[0]
+        return plain.logit_clip(logits, tau, 2, -1)
     return _LogitClip.apply(logits, tau)
 
 
@@ -45,8 +50,8 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
 
     Args:
         labels: Class ids of shape `(N,)`, of which those outside of [0, K) have a
-            loss and a gradient of NaN; or the weights of the classes, of the shape of `logits` and the
-            dtype to compute in.
+            loss and a gradient of NaN; or the weights of the classes, of the shape of
+            `logits` and the dtype to compute in.
         logits: Floating-point tensor of shape `(N, K)`.
         tau: Threshold of the norm.
         counted: `None`, or a boolean tensor of shape `(N,)`: the gradient is then
@@ -55,7 +60,7 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
     if labels.ndim == 1:
         labels = labels.long()  # What `gather` converts them to, at each call.
     if _is_transformed(labels) or _is_transformed(logits):
-        return _plain_losses(labels, logits, tau, counted)
+        return plain.clipped_cross_entropy(labels, logits, tau, 2, counted)
     return _ClippedCrossEntropy.apply(labels, logits, tau, counted)
 
 
@@ -81,7 +86,7 @@ class _LogitClip(torch.autograd.Function):
     def backward(ctx, upstream):
         logits, multiplier = ctx.saved_tensors
         if torch.is_grad_enabled() or _is_transformed(upstream):
-            clip = lambda z: _plain_clip(z, ctx.tau)[0]  # noqa: E731
+            clip = partial(plain.logit_clip, tau=ctx.tau, p=2, axis=-1)
             return *torch.func.vjp(clip, logits)[1](upstream), None
         rows, pull = logits.to(multiplier.dtype), upstream.to(multiplier.dtype)
         buffer = rows * pull
@@ -113,8 +118,14 @@ class _ClippedCrossEntropy(torch.autograd.Function):
     def backward(ctx, upstream):
         labels, logits, counted, *columns = ctx.saved_tensors
         if torch.is_grad_enabled() or _is_transformed(upstream):
-            vjp = _plain_vjp(labels, logits, upstream, ctx.tau, counted)
-            return *vjp, None, None
+            plain_losses = partial(
+                plain.clipped_cross_entropy, tau=ctx.tau, p=2, counted=counted
+            )
+            if labels.ndim == 2:
+                vjp = torch.func.vjp(plain_losses, labels, logits)[1]
+                return *vjp(upstream), None, None
+            vjp = torch.func.vjp(partial(plain_losses, labels), logits)[1]
+            return None, *vjp(upstream), None, None
         multiplier, total, *_ = columns
         of_labels, (terms, ctx.terms) = None, (ctx.terms, None)
         if ctx.needs_input_grad[0]:
@@ -198,52 +209,8 @@ def _measure(rows, tau):
 
 def _along(dot, multiplier):
     """Returns tau^2 times the factor of a row in the projection to it, if clipped."""
-    return dot * multiplier * torch.where(multiplier < 1, multiplier, 0.0)
-
-
-def _plain_clip(logits, tau):
-    """Returns the clipped logits and s of each row."""
-    rows = logits.to(_compute_dtype(logits))
-    square = rows.detach().square().sum(-1, keepdim=True)
-    unclipped = square <= tau**2
-    # Where squares overflow. A constant, because clipping does not depend on it.
-    exponent = EXPONENTS[rows.dtype]
-    huge = ~(square < 2.0 ** (2 * exponent - 4))
-    unit = torch.ones_like(square).masked_fill(huge, 2.0**-exponent)
-    square = (rows * unit).square().sum(-1, keepdim=True)
-    norm = torch.where(unclipped, 1.0, square).sqrt()
-    norm = norm + (norm - norm)  # Infinity becomes NaN.
-    # The quotient of tau, whose derivative is the last one that float32 can hold.
-    multiplier = torch.where(unclipped, 1.0, tau / norm * unit)
-    return (rows * multiplier).to(logits.dtype), multiplier
-
-
-def _plain_losses(labels, logits, tau, counted):
-    clipped, multiplier = _plain_clip(logits.to(_compute_dtype(logits)), tau)
-    if labels.ndim == 1:
-        ids = labels.clamp(0, logits.shape[-1] - 1)
-        target = clipped.gather(-1, ids.unsqueeze(-1))
-        losses = (clipped - target).exp().sum(-1).log()
-        losses = nan_without_class(labels == ids, losses)
-    else:  # Not log_softmax, which is wrong by 5e-6 for 128,000 classes.
-        distance = clipped.amax(-1, keepdim=True).detach() - clipped
-        weight, log_total = labels.sum(-1), torch.exp(-distance).sum(-1).log()
-        losses = weight * log_total + (labels * distance).sum(-1)
-    if counted is None:
-        return losses
-    factor = 1 / _mean(multiplier.detach(), counted)
-    return losses + (factor - 1) * (losses - losses.detach())
-
-
-def _plain_vjp(labels, logits, upstream, tau, counted):
-    """Returns the gradients of labels and logits; `None` for those of class ids."""
-
-    def losses(z, y=labels):
-        return _plain_losses(y, z, tau, counted)
-
-    if labels.ndim == 1:
-        return None, *torch.func.vjp(losses, logits)[1](upstream)
-    return torch.func.vjp(losses, logits, labels)[1](upstream)[::-1]
+    # One after the other, because the square of s may vanish.
+    return dot * multiplier * (multiplier * (multiplier < 1))
 
 
 def _sum_rows(terms, *rows):

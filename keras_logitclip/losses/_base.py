@@ -89,9 +89,11 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         mask = mask_of(y_pred)
         y_true = ops.convert_to_tensor(y_true)
         y_pred = ops.convert_to_tensor(y_pred, dtype=self.dtype)
-        axis = resolve_class_axis(self.axis, y_pred.shape)
-        shape = without_axis(ops.shape(y_pred), axis)
-        counted = counted_values(shape, mask, sample_weight)
+        counted = None
+        if mask is not None or sample_weight is not None:
+            axis = resolve_class_axis(self.axis, y_pred.shape)
+            shape = without_axis(ops.shape(y_pred), axis)
+            counted = counted_values(shape, mask, sample_weight)
         losses = self.per_sample(y_true, y_pred, counted)
         if mask is not None:
             kept = mask_of(losses)
