@@ -17,13 +17,17 @@ from tests.distribution.test_distribution import BATCH_SIZE
 from tests.distribution.test_distribution import HLO_CLASSES
 from tests.distribution.test_distribution import HLO_ROWS
 from tests.distribution.test_distribution import LOSSES
+from tests.distribution.test_distribution import NOISY
 from tests.distribution.test_distribution import PROCESSES
 from tests.distribution.test_distribution import TRAINED
 from tests.distribution.test_distribution import fit
 from tests.distribution.test_distribution import labels_for
 from tests.distribution.test_distribution import local_part
 from tests.distribution.test_distribution import prepare
+from tests.distribution.test_distribution import prepare_normalized
 from tests.distribution.test_distribution import save
+from tests.distribution.test_distribution import save_normalized
+from tests.distribution.test_distribution import weights_of
 from tests.distribution.worker import INPUTS
 from tests.distribution.worker import LOSSES as LOSS_FUNCTIONS
 
@@ -58,7 +62,17 @@ def devices(folder):
     save(folder, "single", train(None))
     save(folder, "data-parallel", train(keras.distribution.DataParallel()))
     save(folder, "model-parallel", train(model_parallel()))
+    save_normalized(folder, normalized_step())
     compile_losses(folder)
+
+
+def normalized_step():
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    model = prepare_normalized()
+    labels = NOISY.labels[:BATCH_SIZE]
+    model.fit(INPUTS[:BATCH_SIZE], labels, BATCH_SIZE, verbose=0)
+    keras.distribution.set_distribution(None)
+    return weights_of(model)
 
 
 def processes(folder, port, process):

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tests.distribution.test_distribution import BATCH_SIZE
 from tests.distribution.test_distribution import EPOCHS
+from tests.distribution.test_distribution import NOISY
 from tests.distribution.test_distribution import PROCESSES
 from tests.distribution.test_distribution import TRAINED
 from tests.distribution.test_distribution import fit
@@ -25,7 +26,9 @@ from tests.distribution.test_distribution import local_part
 from tests.distribution.test_distribution import make_metrics
 from tests.distribution.test_distribution import monitor_once
 from tests.distribution.test_distribution import prepare
+from tests.distribution.test_distribution import prepare_normalized
 from tests.distribution.test_distribution import save
+from tests.distribution.test_distribution import save_normalized
 from tests.distribution.test_distribution import weights_of
 from tests.distribution.worker import INPUTS
 from tests.distribution.worker import LOSSES as LOSS_FUNCTIONS
@@ -48,6 +51,11 @@ def devices(folder):
                 model = prepare(loss)
             results[loss] = fit(model, INPUTS, labels_for(loss))
         save(folder, run, results)
+    with strategy.scope():
+        model = prepare_normalized()
+    labels = NOISY.labels[:BATCH_SIZE]
+    model.fit(INPUTS[:BATCH_SIZE], labels, BATCH_SIZE, verbose=0)
+    save_normalized(folder, weights_of(model))
 
 
 def processes(folder):

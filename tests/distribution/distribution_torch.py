@@ -19,14 +19,18 @@ from torch.nn.parallel import DistributedDataParallel
 from keras_logitclip import LogitClip
 from tests.distribution.test_distribution import BATCH_SIZE
 from tests.distribution.test_distribution import EPOCHS
+from tests.distribution.test_distribution import NOISY
 from tests.distribution.test_distribution import PROCESSES
 from tests.distribution.test_distribution import TRAINED
+from tests.distribution.test_distribution import halves
 from tests.distribution.test_distribution import labels_for
 from tests.distribution.test_distribution import local_part
 from tests.distribution.test_distribution import make_metrics
 from tests.distribution.test_distribution import monitor_once
 from tests.distribution.test_distribution import prepare
+from tests.distribution.test_distribution import prepare_normalized
 from tests.distribution.test_distribution import save
+from tests.distribution.test_distribution import save_normalized
 from tests.distribution.test_distribution import weights_of
 from tests.distribution.worker import INPUTS
 from tests.distribution.worker import KERNELS
@@ -92,6 +96,16 @@ def train_keras_model(loss, wrap, select):
     return {**history, **weights_of(model)}
 
 
+def normalized_step():
+    model = prepare_normalized()
+    module = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    logits = module(torch.as_tensor(halves(INPUTS)[RANK]))
+    model.loss(halves(NOISY.labels)[RANK], logits).backward()
+    optimizer.step()
+    return weights_of(model)
+
+
 def train_sharded(loss, mesh):
     linear = [torch.nn.Linear(*kernel.shape, bias=False) for kernel in KERNELS]
     with torch.no_grad():
@@ -136,6 +150,9 @@ def main(folder):
         loss: train_keras_model(loss, DistributedDataParallel, part) for loss in TRAINED
     }
     save(folder, f"data-parallel-{RANK}", replicated)
+    found = normalized_step()
+    if RANK == 0:
+        save_normalized(folder, found)
     sharded = {loss: train_sharded(loss, mesh) for loss in TRAINED}
     if RANK == 0:
         save(folder, "fully-sharded", sharded)

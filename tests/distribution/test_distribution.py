@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_logitclip import LogitClipLoss
 from keras_logitclip import callbacks
 from keras_logitclip import metrics
 from keras_logitclip import noise
@@ -50,7 +51,7 @@ HLO_ROWS, HLO_CLASSES = 16, 512
 # twenty steps, 3e-7 have been seen.
 TOLERANCE = 1e-6
 MONITORED = {"memorized", "recovered", "clean_accuracy"}
-NAMES = {"loss", "logit_norm", "clipped_fraction", "weights 0", "weights 1"}
+NAMES = {"loss", "mean_logit_norm", "clipped_fraction", "weights 0", "weights 1"}
 RUNS = {
     "jax": ("data-parallel", "model-parallel", "processes-0", "processes-1"),
     "tensorflow": ("mirrored", "multi-worker-0", "multi-worker-1"),
@@ -81,7 +82,7 @@ def local_part(x, process):
 
 
 def make_metrics():
-    return [metrics.LogitNorm(), metrics.ClippedFraction(tau=4.0)]
+    return [metrics.MeanLogitNorm(), metrics.ClippedFraction(tau=4.0)]
 
 
 def make_monitor():
@@ -121,6 +122,39 @@ def monitor_once(model):
     monitor.set_model(model)
     monitor.on_epoch_end(0, logs)
     return logs
+
+
+def halves(x):
+    """Returns the parts of a batch that two processes or devices get."""
+    return np.split(x[:BATCH_SIZE], PROCESSES)
+
+
+def prepare_normalized():
+    """Returns a model to train with a normalized gradient."""
+    model = build_model()
+    loss = LogitClipLoss(
+        "sparse_categorical_crossentropy", tau=0.5, normalize_gradient=True
+    )
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    return model
+
+
+def step_with(*batches):
+    """Returns the weights after a step with each batch, their mean."""
+    steps = []
+    for x, labels in batches:
+        model = prepare_normalized()
+        model.train_on_batch(x, labels)
+        steps.append(weights_of(model))
+    return {name: np.mean([step[name] for step in steps], 0) for name in steps[0]}
+
+
+def save_normalized(folder, found):
+    """Saves what a step in parallel made of the weights, and what it may be."""
+    batch = INPUTS[:BATCH_SIZE], NOISY.labels[:BATCH_SIZE]
+    parts = zip(halves(INPUTS), halves(NOISY.labels), strict=True)
+    results = {"found": found, "global": step_with(batch), "local": step_with(*parts)}
+    save(folder, "normalized", results)
 
 
 def save(folder, run, results):
@@ -234,6 +268,24 @@ def test_training(request, engine, run, loss):
     assert expected.keys() == NAMES | MONITORED
     for name in NAMES:
         assert_same(found[name], expected[name], name)
+
+
+@pytest.mark.parametrize(
+    ("engine", "mean", "other"),
+    [
+        ("jax", "global", "local"),
+        ("tensorflow", "local", "global"),
+        ("torch", "local", "global"),
+    ],
+)
+def test_normalized_gradients(request, engine, mean, other):
+    """Each engine takes the mean of the samples that one of its steps computes."""
+    results = load(request.getfixturevalue(f"{engine}_folder"), "normalized")
+    difference = 0.0
+    for name, found in results["found"].items():
+        assert_same(found, results[mean][name], name)
+        difference = max(difference, np.abs(found - results[other][name]).max())
+    assert difference > 1e-4
 
 
 # Not of PyTorch's own modules, because the monitor watches Keras models.

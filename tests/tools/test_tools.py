@@ -11,7 +11,7 @@ from keras_logitclip import LogitClipLoss
 from keras_logitclip import noise
 from keras_logitclip.callbacks import MemorizationMonitor
 from keras_logitclip.metrics import ClippedFraction
-from keras_logitclip.metrics import LogitNorm
+from keras_logitclip.metrics import MeanLogitNorm
 from tests.running import BACKEND
 
 sklearn = pytest.importorskip("sklearn")
@@ -170,11 +170,11 @@ def trials_of(tuner):
 
 
 MEMORIZATION = {"memorized", "recovered", "clean_accuracy"}
-METRICS = {"logit_norm", "clipped_fraction"}
+METRICS = {"mean_logit_norm", "clipped_fraction"}
 
 
 def fit_with(callbacks):
-    metrics = [LogitNorm(), ClippedFraction(tau=2.0)]
+    metrics = [MeanLogitNorm(), ClippedFraction(tau=2.0)]
     model = compile_model(build_model(), sparse_clipped_loss(2.0), metrics=metrics)
     return model.fit(
         X,
