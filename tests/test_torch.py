@@ -11,7 +11,9 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from keras_logitclip import LogitClip
 from keras_logitclip import LogitClipLoss
+from keras_logitclip import losses
 from keras_logitclip import ops
 from keras_logitclip._kernels.torch import clipped_cross_entropy
 from tests import oracle
@@ -237,7 +239,35 @@ def pairs():
     ids, one_hot = some_class_ids()
     loss = LogitClipLoss("sparse_categorical_crossentropy", TAU, dtype="float64")
     soft_loss = LogitClipLoss("categorical_crossentropy", TAU, dtype="float64")
+    penalty, logit_norm = (
+        losses.NormPenalty(losses.CrossEntropy(), 0.1, dtype="float64"),
+        losses.LogitNormCrossEntropy(temperature=0.5, dtype="float64"),
+    )
+    layer = LogitClip(TAU, dtype="float64")
+
+    def shifted(z):
+        return z + 0.1  # A norm of zero has no second derivative.
+
+    def norm(z):
+        return z.norm(dim=-1, keepdim=True)
+
+    def cross_entropy(z):
+        return -(one_hot * torch.log_softmax(z, -1)).sum(-1).mean()
+
     return {
+        "layer": Pair(layer, plain_clip),
+        "order 1": Pair(
+            lambda z: ops.logit_clip(z, TAU, p=1),
+            lambda z: z * (TAU / z.abs().sum(-1, keepdim=True).clamp(min=TAU)),
+        ),
+        "penalty object": Pair(
+            lambda z: penalty(ids, shifted(z)),
+            lambda z: cross_entropy(shifted(z)) + 0.1 * norm(shifted(z)).mean(),
+        ),
+        "unit norm object": Pair(
+            lambda z: logit_norm(ids, shifted(z)),
+            lambda z: cross_entropy(2 * shifted(z) / (norm(shifted(z)) + 1e-7)),
+        ),
         "clip": Pair(lambda z: ops.logit_clip(z, TAU), plain_clip),
         "sparse": Pair(fused(ids, TAU), lambda z: plain_loss(one_hot, z)),
         "soft": Pair(fused(WEIGHTS, TAU), lambda z: plain_loss(WEIGHTS, z)),
