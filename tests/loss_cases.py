@@ -321,9 +321,7 @@ def _inverse(matrix, size):
 
 @case("LogitNorm", losses.LogitNormCrossEntropy, {"temperature": 0.04}, bound=NORM_25)
 def logit_norm_cross_entropy(y, z, temperature):
-    length = norm(z)
-    epsilon = 1e-7 * np.where(length.real > 1, length, 1)
-    return cross_entropy(y, z / (temperature * (length + epsilon)))
+    return cross_entropy(y, z / (temperature * (norm(z) + 1e-7)))
 
 
 @case("Bi-tempered-softmax", losses.BiTempered, {"t1": 1.0, "t2": 2.0}, bound=None)

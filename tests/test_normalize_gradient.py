@@ -67,9 +67,9 @@ def both_ways(case, tau=TAU, **kwargs):
     return {"as it is": function(False), "normalized": function(True)}
 
 
-def assert_scaled(parts, expected, rtol=1e-5, name=""):
+def assert_scaled(parts, expected, rtol=1e-5, name="", rounding=0.0):
     plain, normalized = parts["as it is"], parts["normalized"]
-    np.testing.assert_array_equal(normalized.value, plain.value, name)
+    np.testing.assert_allclose(normalized.value, plain.value, rounding, err_msg=name)
     assert np.isfinite(plain.value).all(), name
     if plain.gradient is not None:
         wanted = expected * plain.gradient.astype("float64")
@@ -78,7 +78,10 @@ def assert_scaled(parts, expected, rtol=1e-5, name=""):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_gradient_is_divided_by_the_mean_and_values_stay(case, mode):
-    assert_scaled(each(both_ways(case), Z, mode), factor(Z, p=case.p))
+    # XLA may round the sums of the two functions differently.
+    rounding = 2e-7 if mode == "xla" else 0.0
+    parts = each(both_ways(case), Z, mode)
+    assert_scaled(parts, factor(Z, p=case.p), rounding=rounding)
 
 
 def each(functions, x, mode=QUICKEST, dtype="float32"):

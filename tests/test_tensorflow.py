@@ -202,13 +202,15 @@ def test_a_generator_with_an_open_signature_trains_as_arrays_do(loss):
     batches = tf.data.Dataset.from_generator(
         lambda: zip(x, IDS[:, None], strict=True),
         output_signature=(tf.TensorSpec((3,)), tf.TensorSpec((None,), "int32")),
-    ).batch(2)
+    )
     histories = []
-    for data in ((batches,), (x, IDS, 2)):
+    for data in ((batches.batch(2).repeat(),), (x, IDS, 2)):
         keras.utils.set_random_seed(0)
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(CLASSES)])
         model.compile("sgd", type(loss).from_config(loss.get_config()))
-        history = model.fit(*data, epochs=2, shuffle=False, verbose=0)
+        history = model.fit(
+            *data, epochs=2, steps_per_epoch=2, shuffle=False, verbose=0
+        )
         histories.append(history.history["loss"])
     np.testing.assert_allclose(*histories, 1e-5)
 
