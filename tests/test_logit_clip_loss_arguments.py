@@ -292,7 +292,7 @@ def test_class_ids_in_half_precision(dtype, limit, loss):
     ids = np.array([0, limit + 1])
     expected = oracle.cross_entropy(ids, oracle.clip(z, 1.0, 2)).mean()
     for labels in (ids, ids[:, None]):
-        np.testing.assert_allclose(to_numpy(loss(labels, z)), expected, rtol=1e-2)
+        np.testing.assert_allclose(to_numpy(loss(labels, z)), expected, rtol=3e-2)
         with pytest.raises(ValueError, match=f"more than {limit} classes"):
             loss(to_tensor(labels, dtype), z)
 

@@ -10,6 +10,7 @@ from keras_logitclip import LogitClip
 from keras_logitclip import LogitClipLoss
 from keras_logitclip import losses
 from tests import oracle
+from tests.conftest import DTYPES
 from tests.conftest import QUICKEST
 from tests.oracle import INF
 from tests.oracle import assert_rows_close
@@ -114,8 +115,8 @@ def test_ignored_rows_are_not_in_the_mean():
     assert_scaled(each(both_ways(case, ignore_class=-1), Z), factor(Z, COUNTED))
 
 
-def test_half_precision_and_float64():
-    for dtype in ("float16", "bfloat16", "float64"):
+def test_other_dtypes():
+    for dtype in DTYPES:
         case = CASES["sparse"]
         parts = each(both_ways(case, dtype=dtype), Z, QUICKEST, dtype)
         rounding = {"float16": 2e-3, "bfloat16": 2e-2, "float64": 1e-12}[dtype]
