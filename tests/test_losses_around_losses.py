@@ -8,6 +8,7 @@ from keras_logitclip import LogitClipLoss
 from keras_logitclip import losses
 from tests import loss_cases
 from tests import oracle
+from tests.oracle import INF
 from tests.running import apply
 from tests.running import apply_each
 from tests.running import double_precision
@@ -237,3 +238,21 @@ def test_clipped_cross_entropy_is_that_of_clipped_logits(kind):
     np.testing.assert_allclose(values["whole"], expected, rtol=2e-6)
     np.testing.assert_allclose(values["whole"], values["function"], rtol=2e-6)
     np.testing.assert_allclose(values["whole"], 2 * values["half"], rtol=2e-6)
+
+
+class Doubled(losses.GeneralizedCrossEntropy):
+    """Defines `call`, as a loss of Keras would."""
+
+    def call(self, y_true, y_pred):
+        return 2 * super().call(y_true, y_pred)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: LogitClipLoss(x, INF)])
+def test_subclasses_that_define_call(wrap):
+    weights = np.array([1, 0, 2, 1, 0, 1], "float32")
+    ids = np.where(weights > 0, IDS, -1)
+    plain = losses.GeneralizedCrossEntropy()
+    expected = 2 * to_numpy(plain(IDS, Z, weights))
+    np.testing.assert_allclose(to_numpy(wrap(Doubled())(ids, Z, weights)), expected)
+    values = 2 * to_numpy(plain.call(IDS, Z))
+    np.testing.assert_allclose(to_numpy(wrap(Doubled()).call(IDS, Z)), values)

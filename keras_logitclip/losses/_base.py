@@ -94,7 +94,10 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
             axis = resolve_class_axis(self.axis, y_pred.shape)
             shape = without_axis(ops.shape(y_pred), axis)
             counted = counted_values(shape, mask, sample_weight)
-        losses = self.per_sample(y_true, y_pred, counted)
+        # A subclass may define `call`, as losses of Keras do.
+        is_defined_by_call = type(self).call is not LogitsLoss.call
+        compute = self._compute_by_call if is_defined_by_call else self.compute
+        losses = self._per_sample(compute, y_true, y_pred, counted)
         if mask is not None:
             kept = mask_of(losses)
             set_mask(losses, mask if kept is None else ops.logical_and(mask, kept))
@@ -104,7 +107,7 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         self.fix_settings()
         self._check_logits(y_pred)
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        return self.per_sample(y_true, y_pred, None)
+        return self._per_sample(self.compute, y_true, y_pred, None)
 
     def of_rows(self, labels, logits):
         """Computes the loss of each row.
@@ -147,16 +150,19 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
     def _inputs_of_rows(self, rows):
         return rows
 
-    def per_sample(self, y_true, y_pred, counted):
+    def _compute_by_call(self, y_true, y_pred, axis, counted):
+        return self.call(y_true, y_pred)
+
+    def _per_sample(self, compute, y_true, y_pred, counted):
         axis = resolve_class_axis(self.axis, y_pred.shape)
         kept = None
         if self.ignore_class is not None:
             kept = is_kept(y_true, y_pred, axis, self.ignore_class)
             counted = kept if counted is None else ops.logical_and(kept, counted)
         if counted is None:
-            return self.compute(y_true, y_pred, axis, None)
+            return compute(y_true, y_pred, axis, None)
         y_true, y_pred = hide(y_true, y_pred, axis, counted)
-        losses = self.compute(y_true, y_pred, axis, counted)
+        losses = compute(y_true, y_pred, axis, counted)
         mask = mask_of(losses)
         if len(losses.shape) == len(counted.shape):
             losses = ops.where(counted, losses, ops.zeros_like(losses))
