@@ -353,6 +353,7 @@ def test_compiled_model_is_saved_and_reloaded_in_safe_mode(place, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")
 @pytest.mark.gradients
 @pytest.mark.parametrize(
     ("policy", "dtype"),
