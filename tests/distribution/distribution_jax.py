@@ -70,7 +70,7 @@ def normalized_step():
     keras.distribution.set_distribution(keras.distribution.DataParallel())
     model = prepare_normalized()
     labels = NOISY.labels[:BATCH_SIZE]
-    model.fit(INPUTS[:BATCH_SIZE], labels, BATCH_SIZE, verbose=0)
+    model.fit(INPUTS[:BATCH_SIZE], labels, BATCH_SIZE, shuffle=False, verbose=0)
     keras.distribution.set_distribution(None)
     return weights_of(model)
 

@@ -54,7 +54,7 @@ def devices(folder):
     with strategy.scope():
         model = prepare_normalized()
     labels = NOISY.labels[:BATCH_SIZE]
-    model.fit(INPUTS[:BATCH_SIZE], labels, BATCH_SIZE, verbose=0)
+    model.fit(INPUTS[:BATCH_SIZE], labels, BATCH_SIZE, shuffle=False, verbose=0)
     save_normalized(folder, weights_of(model))
 
 
