@@ -7,6 +7,7 @@ from keras import ops
 from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._numerics import compute_dtype_of
 
+_SMALL_INTEGERS = ("int8", "int16", "uint8", "uint16")
 # Numbers of classes up to which a dtype represents every class id.
 _MAX_CLASSES = {"bfloat16": 256, "float16": 2048}
 
@@ -38,7 +39,10 @@ def to_rows(y_true, y_pred, axis: int):
         return _class_ids(y_true), rows
     if y_true.shape[axis] is None:
         return _weights_of_unknown_kind(_rows(y_true, axis), rows), rows
-    return ops.cast(_rows(y_true, axis), dtype), rows
+    labels = ops.cast(_rows(y_true, axis), dtype)
+    return ops.reshape(
+        labels, ops.shape(rows)
+    ) if None in labels.shape else labels, rows
 
 
 def mark_invalid(ids, classes):
@@ -54,7 +58,10 @@ def mark_invalid(ids, classes):
 
 def nearest_class(ids, classes):
     """Returns class ids, and a class for what is none."""
-    return ops.clip(ids, 0, classes - 1)
+    largest = classes - 1
+    if not isinstance(largest, int):  # Unknown to a graph, where dtypes have to agree.
+        largest = ops.cast(largest, ids.dtype)
+    return ops.clip(ids, 0, largest)
 
 
 def from_rows(values, y_pred, axis: int):
@@ -218,24 +225,44 @@ def counted_values(shape, mask, sample_weight):
     return counted
 
 
+def all_counted(y_pred, axis: int):
+    """Returns the same where nothing is hidden."""
+    return ops.ones(without_axis(ops.shape(y_pred), axis), "bool")
+
+
+def as_class_ids(y_true, y_pred, axis: int):
+    """Returns labels that have to be class ids, without an axis of unknown size.
+
+    Raises:
+        ValueError: If they are one weight per class.
+    """
+    if holds_class_ids(y_true, y_pred, axis):
+        return y_true
+    if y_true.shape[axis] is None:
+        return ops.reshape(y_true, without_axis(ops.shape(y_pred), axis))
+    raise ValueError(
+        "Expected class ids as labels, because the loss has an `ignore_class`. "
+        f"Received: labels of shape {tuple(y_true.shape)} for logits of shape "
+        f"{tuple(y_pred.shape)}"
+    )
+
+
 def is_kept(y_true, y_pred, axis: int, ignore_class: int):
     """Returns which labels are not `ignore_class`, one value per sample."""
-    if not holds_class_ids(y_true, y_pred, axis):
-        raise ValueError(
-            "Expected class ids as labels, because the loss has an `ignore_class`. "
-            f"Received: labels of shape {tuple(y_true.shape)} for logits of shape "
-            f"{tuple(y_pred.shape)}, ignore_class={ignore_class}"
-        )
-    if keras.backend.standardize_dtype(y_true.dtype) in ("uint8", "uint16"):
-        y_true = ops.cast(y_true, "int32")  # They hold no -1.
+    if keras.backend.standardize_dtype(y_true.dtype) in _SMALL_INTEGERS:
+        y_true = ops.cast(y_true, "int32")  # They may not hold the id to ignore.
     kept = ops.not_equal(y_true, ignore_class)
     return ops.reshape(kept, without_axis(ops.shape(y_pred), axis))
 
 
 def hide(y_true, y_pred, axis: int, counted):
-    """Returns labels and predictions, with zeros for the samples that do not count."""
+    """Returns labels and predictions, harmless ones for what does not count.
+
+    The predictions are equal ones: a distribution, if they are probabilities.
+    """
     counted = ops.expand_dims(counted, axis)
-    y_pred = ops.where(counted, y_pred, ops.zeros_like(y_pred))
+    uniform = ops.ones_like(y_pred) / ops.cast(ops.shape(y_pred)[axis], y_pred.dtype)
+    y_pred = ops.where(counted, y_pred, uniform)
     if holds_class_ids(y_true, y_pred, axis):
         counted = ops.reshape(counted, ops.shape(y_true))
     return ops.where(counted, y_true, ops.zeros_like(y_true)), y_pred
@@ -276,7 +303,7 @@ def _rows(x, axis):
 
 
 def _class_ids(y_true):
-    """Returns flat class ids of an integer dtype, -1 for what is no whole number."""
+    """Returns flat class ids, and -1 for what is no whole number."""
     ids = y_true if len(y_true.shape) == 1 else ops.reshape(y_true, (-1,))
     dtype = keras.backend.standardize_dtype(ids.dtype)
     if dtype in ("int32", "int64"):
@@ -309,6 +336,8 @@ def _broadcast(name, given, shape):
     rank = len(shape)
     if len(given.shape) == rank + 1 and given.shape[-1] == 1:
         given = ops.squeeze(given, -1)
+    elif len(given.shape) == rank - 1 and shape[-1] == 1:  # As Keras does.
+        given = ops.expand_dims(given, -1)
     ends = zip(reversed(given.shape), reversed(shape), strict=False)
     known = [pair for pair in ends if all(isinstance(size, int) for size in pair)]
     if len(given.shape) > rank or any(n not in (1, size) for n, size in known):

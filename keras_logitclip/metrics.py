@@ -7,8 +7,11 @@ from keras_logitclip._arguments import check_axis
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
 from keras_logitclip._arguments import resolve_class_axis
+from keras_logitclip._labels import counted_values
 from keras_logitclip._labels import mask_of
 from keras_logitclip._labels import refuse_probabilities
+from keras_logitclip._labels import set_mask
+from keras_logitclip._labels import without_axis
 from keras_logitclip._numerics import constant
 from keras_logitclip._settings import FixedOnceCalled
 
@@ -33,10 +36,20 @@ class _MeanOfRows(FixedOnceCalled, keras.metrics.MeanMetricWrapper):
         refuse_probabilities(
             y_pred, remedy="this metric is one of the logits themselves."
         )
-        mask = mask_of(y_pred)
-        if mask is not None and sample_weight is None:
-            # Without weights, Keras before 3.15 forgets the mask.
-            sample_weight = keras.ops.cast(mask, self.dtype)
+        mask, y_pred = mask_of(y_pred), keras.ops.convert_to_tensor(y_pred)
+        axis = resolve_class_axis(self.axis, y_pred.shape)
+        shape = without_axis(keras.ops.shape(y_pred), axis)
+        weights = _of_leading_axes(sample_weight, len(shape))
+        counted = counted_values(shape, mask, weights)
+        if counted is not None:
+            # What is hidden has no influence, not even if it is NaN.
+            hidden = keras.ops.logical_not(keras.ops.expand_dims(counted, axis))
+            y_pred = keras.ops.where(hidden, keras.ops.zeros_like(y_pred), y_pred)
+        if mask is not None:
+            set_mask(y_pred, mask)
+            if sample_weight is None:
+                # Without weights, Keras before 3.15 forgets the mask.
+                sample_weight = keras.ops.cast(mask, self.dtype)
         return super().update_state(y_true, y_pred, sample_weight)
 
 
@@ -172,6 +185,16 @@ class ClippedFraction(_MeanOfRows):
             "name": self.name,
             "dtype": self.dtype,
         }
+
+
+def _of_leading_axes(sample_weight, rank):
+    """Returns weights that broadcast from the first axis on, as metrics take them."""
+    if sample_weight is None:
+        return None
+    weights = keras.ops.convert_to_tensor(sample_weight)
+    while 0 < len(weights.shape) < rank:
+        weights = keras.ops.expand_dims(weights, -1)
+    return weights
 
 
 def _norm(y_true, y_pred, p, axis):

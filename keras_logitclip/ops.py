@@ -135,9 +135,8 @@ def clipped_softmax_cross_entropy(
     Args:
         y_true: Labels: class ids in [0, classes), of the shape of `logits`
             without `axis` or with size 1 there, or one weight per class, of the
-            shape of `logits` (one-hot or soft labels). Where `logits` have a
-            single class, size 1 means weights.
-        logits: Floating-point tensor of any rank.
+            shape of `logits` (one-hot or soft labels).
+        logits: Floating-point tensor of any rank, with at least two classes.
         tau: Threshold of the norm, a number greater than zero;
             `float("inf")` for the plain cross-entropy.
         p: Order of the norm, a number of at least 1; `float("inf")` is the
@@ -245,9 +244,9 @@ def compute_clip(logits, tau: float, p: float, axis: int):
 
 
 def compute_cross_entropy(
-    y_true, logits, tau: float, p: float, axis: int, normalized_over=None
+    y_true, logits, tau: float, p: float, axis: int, counted=None
 ):
-    """Computes `clipped_softmax_cross_entropy` of tensors, without its checks.
+    """Computes `clipped_softmax_cross_entropy`, of tensors and checked arguments.
 
     Args:
         y_true: Labels.
@@ -255,19 +254,16 @@ def compute_cross_entropy(
         tau: Threshold of the norm.
         p: Order of the norm.
         axis: The class axis.
-        normalized_over: As in `normalize_gradient`, or `None` for the gradient as it
-            is.
+        counted: As in `normalize_gradient`, or `None` for the gradient as it is.
     """
     labels, rows = to_rows(y_true, logits, axis)
-    if normalized_over is not None:
-        normalized_over = ops.reshape(normalized_over, (-1,))
-    losses = _kernels.clipped_cross_entropy(labels, rows, tau, p, normalized_over)
+    if counted is not None:
+        counted = ops.reshape(counted, (-1,))
+    losses = _kernels.clipped_cross_entropy(labels, rows, tau, p, counted)
     return from_rows(losses, logits, axis)
 
 
-def normalize_gradient(
-    values, logits, tau: float, p: float, axis: int, normalized_over
-):
+def normalize_gradient(values, logits, tau: float, p: float, axis: int, counted):
     """Returns values with the gradient that they would have without shrinking.
 
     It is divided by the mean of minimum(1, tau / norm), a constant.
@@ -278,12 +274,14 @@ def normalize_gradient(
         tau: Threshold of the norm.
         p: Order of the norm.
         axis: The class axis.
-        normalized_over: Boolean tensor of the shape of `logits` without `axis`: the
+        counted: Boolean tensor of the shape of `logits` without `axis`: the
             rows in the mean.
     """
     if tau == float("inf"):
         return values
     norm = _kernels.logit_norm(ops.stop_gradient(logits), p, axis, keepdims=False)
     multiplier = tau / ops.where(norm <= tau, ops.full_like(norm, tau), norm)
-    factor = ops.cast(inverse_mean(multiplier, normalized_over), values.dtype)
-    return values + (factor - 1) * (values - ops.stop_gradient(values))
+    factor = inverse_mean(multiplier, counted)
+    # Zero, in the dtype of the factor, which half precision might not hold.
+    zero = ops.cast(values - ops.stop_gradient(values), factor.dtype)
+    return values + ops.cast((factor - 1) * zero, values.dtype)

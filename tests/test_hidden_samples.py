@@ -159,6 +159,39 @@ def test_the_ignored_class_of_the_wrapped_loss_counts():
         np.testing.assert_allclose(value, expected, 1e-6, err_msg=name)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy.
+def test_ids_of_small_integers_are_compared_as_numbers():
+    """255 is no class of int8, where it would be -1."""
+    ids = np.where(HIDDEN, -1, IDS).astype("int8")
+    loss = LogitClipLoss(sparse(), 1.0, ignore_class=255)
+    assert np.isnan(to_numpy(loss(ids, Z)))
+    assert np.isfinite(to_numpy(LogitClipLoss(sparse(), 1.0, ignore_class=-1)(ids, Z)))
+
+
+def test_weights_stay_as_they_are():
+    weights = to_tensor(np.linspace(1, 2, ROWS))
+    loss = LogitClipLoss(sparse(), 1.0, ignore_class=int(IDS[0]))
+    values = [to_numpy(loss(IDS, Z, weights)) for _ in range(2)]
+    assert values[0] == values[1]
+    np.testing.assert_allclose(to_numpy(weights), np.linspace(1, 2, ROWS), 1e-6)
+
+
+def test_sequences_of_one_token_take_weights_of_samples():
+    loss = LogitClipLoss(sparse(), 1.0)
+    weights = np.linspace(0, 1, ROWS, dtype="float32")
+    value = loss(IDS[:, None], Z[:, None], weights)
+    np.testing.assert_allclose(to_numpy(value), to_numpy(loss(IDS, Z, weights)), 1e-6)
+
+
+def test_hidden_probabilities():
+    """They are replaced by a distribution: of zeros, this loss would be 0 / 0."""
+    probabilities = np.exp(Z) / np.exp(Z).sum(-1, keepdims=True)
+    loss = losses.NormalizedNegativeCrossEntropy(from_logits=False, reduction="sum")
+    value = loss(IDS, wild(probabilities), (~HIDDEN).astype("float32"))
+    expected = loss(IDS[~HIDDEN], probabilities[~HIDDEN])
+    np.testing.assert_allclose(to_numpy(value), to_numpy(expected), 1e-5)
+
+
 def test_segmentation_with_void_pixels_of_small_integers(mode):
     z = logits(2, 3, 4, CLASSES)
     ids = np.random.default_rng(0).integers(0, CLASSES, (2, 3, 4)).astype("uint8")

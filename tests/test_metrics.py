@@ -138,6 +138,17 @@ def test_masked_positions_are_left_out(weights, make, values_of):
 
 
 @both_kinds
+@pytest.mark.parametrize("bad", [np.nan, INF])
+def test_what_is_hidden_has_no_influence(bad, make, values_of):
+    z = logits(4, 10)
+    z[1, 2] = bad
+    metric = make(Case(z))
+    metric.update_state(None, to_tensor(z), to_tensor([1.0, 0.0, 1.0, 1.0]))
+    expected = values_of(Case(z[[0, 2, 3]])).mean()
+    np.testing.assert_allclose(to_numpy(metric.result()), expected, 1e-5)
+
+
+@both_kinds
 @pytest.mark.parametrize("bad", [np.nan, INF, -INF])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_row_without_a_norm_shows(bad, make, values_of):

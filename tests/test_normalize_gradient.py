@@ -123,6 +123,21 @@ def test_other_dtypes():
         assert_scaled(parts, factor(Z), rounding, dtype)
 
 
+def test_factors_that_half_precision_cannot_hold():
+    z = (100 * np.where(Z == 0, 1, Z)).astype("float16")
+    focal = keras.losses.CategoricalFocalCrossentropy(from_logits=True)
+    parts = each(
+        both_ways(Case(focal, ONE_HOT), tau=1e-4, dtype="float16"), z, dtype="float16"
+    )
+    np.testing.assert_array_equal(parts["normalized"].value, parts["as it is"].value)
+    assert np.isfinite(parts["normalized"].value).all()
+    plain, normalized = (
+        to_numpy(LogitClip(1e-4, normalize_gradient=flag, dtype="float16")(z))
+        for flag in (False, True)
+    )
+    np.testing.assert_array_equal(normalized, plain)
+
+
 def test_nothing_to_normalize():
     """Without a row that counts, and where nothing is clipped, the factor is 1."""
     nothing = both_ways(CASES["sparse"], sample_weight=to_tensor(np.zeros(ROWS)))

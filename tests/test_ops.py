@@ -29,6 +29,8 @@ from tests.samples import logits
 TAU = 2.5
 ORDERS = (1, 1.5, 2, 3, INF)
 RTOL = {"float64": 1e-13, "float32": 1e-6, "float16": 5e-4, "bfloat16": 4e-3}
+if BACKEND == "openvino":
+    RTOL["bfloat16"] *= 2  # It rounds once more what is cast from that.
 # Of float16 below its smallest normal number; the others lose no digits here.
 SPACING = {"float16": 2.0**-24}
 

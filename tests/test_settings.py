@@ -57,6 +57,20 @@ def test_a_change_in_a_callback_is_refused(change):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("inner", [losses.GeneralizedCrossEntropy, losses.CrossEntropy])
+def test_a_wrapped_loss_is_fixed_with_the_loss_around_it(inner):
+    for wrap in (
+        lambda loss: LogitClipLoss(loss, 1.0),
+        lambda loss: losses.NormPenalty(loss, 0.1),
+        lambda loss: losses.ActivePassive(loss, crossentropy()),
+    ):
+        wrapped = inner()
+        wrap(wrapped)(IDS, Z)
+        with pytest.raises(AttributeError, match="`from_logits`"):
+            wrapped.from_logits = False
+
+
+@pytest.mark.once
 def test_before_the_first_call_settings_can_be_changed():
     loss, layer = LogitClipLoss(crossentropy(), 1.0), LogitClip(1.0)
     loss.tau, layer.tau = 2.0, 2.0
@@ -81,6 +95,10 @@ def test_before_the_first_call_settings_can_be_changed():
         (
             losses.NormPenalty(losses.CrossEntropy(), 0.1),
             "<NormPenalty loss=CrossEntropy>",
+        ),
+        (
+            losses.ActivePassive(losses.CrossEntropy(), "mse"),
+            "<ActivePassive active=CrossEntropy, passive=MeanSquaredError>",
         ),
         (LogitClip(0.5, name="clip"), "<LogitClip name=clip, tau=0.5, built=False>"),
     ],

@@ -173,6 +173,30 @@ def test_labels_whose_size_the_graph_does_not_know(kind, jit_compile):
             np.testing.assert_allclose(value, expected, 1e-5, err_msg=name)
 
 
+OF_IDS = {
+    "fused": LogitClipLoss("sparse_categorical_crossentropy", 1.0),
+    "ignoring": LogitClipLoss("sparse_categorical_crossentropy", 1.0, ignore_class=9),
+    "robust": losses.GeneralizedCrossEntropy(ignore_class=9),
+}
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_ids_of_classes_that_the_graph_does_not_know(dtype):
+    for name, loss in OF_IDS.items():
+        for ids, shape in ((IDS, (None,)), (IDS[:, None], (None, None))):
+            value = in_graph(loss, ids.astype(dtype), shape, (None, None))
+            np.testing.assert_allclose(
+                value, to_numpy(loss(IDS, Z)), 1e-6, err_msg=name
+            )
+
+
+def test_ids_where_one_weight_per_class_is_due_are_refused():
+    inner = keras.losses.CategoricalCrossentropy(True, label_smoothing=0.1)
+    ids = IDS[:, None].astype("float32")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        in_graph(LogitClipLoss(inner, 1.0), ids, (None, None))
+
+
 def test_an_id_that_is_no_class_in_a_column_of_unknown_size_is_nan():
     labels = np.array([[1], [-1], [9], [2]], "int32")
     loss = losses.GeneralizedCrossEntropy(reduction="none")

@@ -25,12 +25,16 @@ _MAX_TAU_OF_EXPONENTIALS = 28
 def logit_norm(logits, p: float, axis: int, keepdims: bool):
     """Computes the norm of the logits along `axis`."""
     logits, axis = _standardize(logits, axis)
+    if len(logits.shape) == 1:
+        return logit_norm(logits[None], p, 1, keepdims)[0]  # See `_standardize`.
     return plain.logit_norm(logits, p, axis, keepdims)
 
 
 def logit_clip(logits, tau: float, p: float, axis: int):
     """Clips the norm of the logits along `axis`."""
     logits, axis = _standardize(logits, axis)
+    if len(logits.shape) == 1:
+        return logit_clip(logits[None], tau, p, 1)[0]  # See `_standardize`.
     if axis == len(logits.shape) - 1 and _has_fused_form(logits, tau, p):
         return fused.logit_clip(logits, tau)
     return plain.logit_clip(logits, tau, p, axis)
@@ -55,6 +59,10 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
 
 
 def _standardize(logits, axis):
+    """Returns a tensor, and the axis counted from the front.
+
+    A single vector is better given as a matrix: OpenVINO adds up vectors wrongly.
+    """
     logits = keras.ops.convert_to_tensor(logits)
     compute_dtype_of(logits)  # Refuses integers.
     return logits, resolve_axis(axis, len(logits.shape))

@@ -130,6 +130,8 @@ class _ClippedCrossEntropy(torch.autograd.Function):
         of_labels, (terms, ctx.terms) = None, (ctx.terms, None)
         if ctx.needs_input_grad[0]:
             of_labels = (total.log() - logits * multiplier) * upstream.unsqueeze(-1)
+            if counted is not None:
+                of_labels = of_labels * (columns[-1] * total / multiplier)
         if terms is not None or torch.compiler.is_compiling():
             rows = logits.to(total.dtype)
             gradient = _gradient(labels, rows, ctx.tau, upstream, *columns, terms)

@@ -10,6 +10,7 @@ from keras_logitclip._arguments import check_flag
 from keras_logitclip._arguments import check_ignore_class
 from keras_logitclip._arguments import resolve_class_axis
 from keras_logitclip._labels import are_class_ids
+from keras_logitclip._labels import as_class_ids
 from keras_logitclip._labels import counted_values
 from keras_logitclip._labels import from_rows
 from keras_logitclip._labels import hide
@@ -101,6 +102,9 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         if mask is not None:
             kept = mask_of(losses)
             set_mask(losses, mask if kept is None else ops.logical_and(mask, kept))
+        if sample_weight is not None:
+            # On torch, Keras multiplies a mask into the tensor that it is given.
+            sample_weight = ops.copy(ops.convert_to_tensor(sample_weight))
         return self._reduce((), losses, sample_weight)
 
     def call(self, y_true, y_pred):
@@ -157,6 +161,7 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         axis = resolve_class_axis(self.axis, y_pred.shape)
         kept = None
         if self.ignore_class is not None:
+            y_true = as_class_ids(y_true, y_pred, axis)
             kept = is_kept(y_true, y_pred, axis, self.ignore_class)
             counted = kept if counted is None else ops.logical_and(kept, counted)
         if counted is None:

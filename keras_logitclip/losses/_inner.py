@@ -128,6 +128,8 @@ def call_inner_loss(
     weight them. Their mask, if they have one, is left on them.
     """
     check_inner_axis(loss, y_pred, axis)
+    if isinstance(loss, LogitsLoss):
+        loss.fix_settings()
     if getattr(type(loss), "call", None) is LogitsLoss.call:
         return loss.compute(y_true, y_pred, axis, counted)
     if holds_class_ids(y_true, y_pred, axis):

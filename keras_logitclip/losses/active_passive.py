@@ -10,6 +10,7 @@ from keras_logitclip.losses._base import LogitsLoss
 from keras_logitclip.losses._inner import call_inner_loss
 from keras_logitclip.losses._inner import check_inner_loss
 from keras_logitclip.losses._inner import check_same_shape
+from keras_logitclip.losses._inner import describe
 from keras_logitclip.losses._inner import serialize_inner_loss
 from keras_logitclip.losses._inner import shared_ignore_class
 from keras_logitclip.losses._inner import standardize_inner_loss
@@ -116,6 +117,10 @@ class ActivePassive(LogitsLoss):
             for name in ("active", "passive")
         }
         return cls(**{**config, **losses})
+
+    def __repr__(self):
+        active, passive = map(describe, self._losses)
+        return f"<ActivePassive active={active}, passive={passive}>"
 
     @property
     def _losses(self):

@@ -8,9 +8,10 @@ from keras_logitclip import ops
 from keras_logitclip._arguments import check_flag
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
+from keras_logitclip._labels import all_counted
+from keras_logitclip._labels import as_class_ids
 from keras_logitclip._labels import check_several_classes
 from keras_logitclip._labels import holds_class_ids
-from keras_logitclip._labels import without_axis
 from keras_logitclip.losses._inner import check_inner_axis
 from keras_logitclip.losses._inner import describe
 from keras_logitclip.losses._wrapper import WrapperLoss
@@ -132,7 +133,9 @@ class LogitClipLoss(WrapperLoss):
         self.normalize_gradient = check_flag("normalize_gradient", normalize_gradient)
 
     def compute(self, y_true, y_pred, axis: int, counted):
-        over = self._normalized_over(y_pred, axis, counted)
+        over = None
+        if self.normalize_gradient:
+            over = all_counted(y_pred, axis) if counted is None else counted
         labels = _labels_to_fuse(self.loss, y_true, y_pred, axis)
         if labels is not None:
             return ops.compute_cross_entropy(
@@ -152,12 +155,6 @@ class LogitClipLoss(WrapperLoss):
             "normalize_gradient": self.normalize_gradient,
         }
 
-    def _normalized_over(self, y_pred, axis, counted):
-        if not self.normalize_gradient or counted is not None:
-            return counted if self.normalize_gradient else None
-        shape = without_axis(keras.ops.shape(y_pred), axis)
-        return keras.ops.ones(shape, "bool")
-
     def __repr__(self):
         return f"<LogitClipLoss loss={describe(self.loss)}, tau={self.tau:g}>"
 
@@ -169,9 +166,17 @@ def _labels_to_fuse(loss, y_true, y_pred, axis):
     """
     if type(loss) not in _CROSS_ENTROPIES or not loss.from_logits:
         return None
+    if isinstance(loss, CrossEntropy):
+        loss.fix_settings()
     check_inner_axis(loss, y_pred, axis)
     check_several_classes(y_pred, axis)
     takes_ids, takes_weights = _CROSS_ENTROPIES[type(loss)]
+    if y_true.shape[axis : axis + 1] == (None,):
+        # Of a size that the graph does not know.
+        if not takes_weights:
+            y_true = as_class_ids(y_true, y_pred, axis)
+        elif not takes_ids:
+            y_true = keras.ops.reshape(y_true, keras.ops.shape(y_pred))
     holds_ids = holds_class_ids(y_true, y_pred, axis)
     if not (takes_ids if holds_ids else takes_weights):
         return None
