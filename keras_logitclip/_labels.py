@@ -1,5 +1,7 @@
 """Labels against logits: ids or weights, shapes, ranges, and what counts."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -39,10 +41,7 @@ def to_rows(y_true, y_pred, axis: int):
         return _class_ids(y_true), rows
     if y_true.shape[axis] is None:
         return _weights_of_unknown_kind(_rows(y_true, axis), rows), rows
-    labels = ops.cast(_rows(y_true, axis), dtype)
-    return ops.reshape(
-        labels, ops.shape(rows)
-    ) if None in labels.shape else labels, rows
+    return ops.cast(_rows(y_true, axis), dtype), rows
 
 
 def mark_invalid(ids, classes):
@@ -51,9 +50,8 @@ def mark_invalid(ids, classes):
     What the backends do with such an id differs: to raise, to return zero, or to
     ignore the sample.
     """
-    return ops.cast(
-        ops.where(ops.equal(nearest_class(ids, classes), ids), ids, -1), "int32"
-    )
+    is_class = ops.equal(nearest_class(ids, classes), ids)
+    return ops.cast(ops.where(is_class, ids, -1), "int32")
 
 
 def nearest_class(ids, classes):
@@ -279,21 +277,13 @@ def mask_of(x):
     return get_keras_mask(x)
 
 
-def set_mask(losses, mask) -> None:
-    """Tells Keras which values count, as its own `ignore_class` does."""
+def set_masks(values, *masks) -> None:
+    """Tells Keras which values count: those that every mask keeps, `None` for all."""
     from keras.src.backend import set_keras_mask
 
-    set_keras_mask(losses, mask=mask)
-
-
-def copy_masks(losses, *sources) -> None:
-    """Lets those values count that count in each source that has a mask."""
-    masks = [mask for mask in map(mask_of, sources) if mask is not None]
+    masks = [mask for mask in masks if mask is not None]
     if masks:
-        mask = masks[0]
-        for other in masks[1:]:
-            mask = ops.logical_and(mask, other)
-        set_mask(losses, mask)
+        set_keras_mask(values, mask=functools.reduce(ops.logical_and, masks))
 
 
 def _rows(x, axis):

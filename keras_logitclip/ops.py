@@ -9,6 +9,7 @@ from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
 from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._labels import check_labels
+from keras_logitclip._labels import check_several_classes
 from keras_logitclip._labels import from_rows
 from keras_logitclip._labels import to_rows
 from keras_logitclip._labels import without_axis
@@ -150,7 +151,7 @@ def clipped_softmax_cross_entropy(
 
     Raises:
         ValueError: If `tau`, `p` or `axis` is out of range, if the shapes do
-            not match, or if `logits` are integers.
+            not match, if there is one class only, or if `logits` are integers.
 
     Example:
 
@@ -233,6 +234,7 @@ class _ClippedSoftmaxCrossEntropyOperation(_ClippingOperation):
 
     def compute_output_spec(self, y_true, logits):
         axis = resolve_axis(self.axis, len(logits.shape))
+        check_several_classes(logits, axis)
         check_labels(y_true, logits, axis)
         shape = without_axis(logits.shape, axis)
         return keras.KerasTensor(shape, dtype=compute_dtype_of(logits))

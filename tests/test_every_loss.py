@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_logitclip import LogitClipLoss
-from keras_logitclip._labels import set_mask
+from keras_logitclip._labels import set_masks
 from tests import oracle
 from tests.conftest import BACKEND
 from tests.conftest import COMPILED
@@ -656,7 +656,7 @@ def hiding(loss, given, weights, mask):
 
     def function(z):
         if mask is not None:
-            set_mask(z, to_tensor(mask, "bool"))
+            set_masks(z, to_tensor(mask, "bool"))
         return loss(given, z, sample_weight=weights)
 
     return function

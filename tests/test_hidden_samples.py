@@ -253,6 +253,14 @@ def test_calls_that_cannot_be_right():
         LogitClipLoss(sparse(), 1.0)(IDS, Z, np.ones(ROWS - 1))
 
 
+@pytest.mark.once
+def test_a_mean_over_all_samples_cannot_leave_any_out():
+    loss = LogitClipLoss(lambda y, z: keras.ops.mean(square(y, z)), 1.0)
+    assert np.isfinite(to_numpy(loss(ONE_HOT, Z)))
+    with pytest.raises(ValueError, match="one value per sample"):
+        loss(ONE_HOT, Z, (~HIDDEN).astype("float32"))
+
+
 @pytest.mark.gradients
 def test_padded_tokens_leave_the_weights_of_a_model_finite():
     model = keras.Sequential(

@@ -19,7 +19,7 @@ from keras_logitclip._labels import mark_invalid
 from keras_logitclip._labels import mask_of
 from keras_logitclip._labels import nan_without_class
 from keras_logitclip._labels import refuse_probabilities
-from keras_logitclip._labels import set_mask
+from keras_logitclip._labels import set_masks
 from keras_logitclip._labels import to_rows
 from keras_logitclip._labels import without_axis
 from keras_logitclip._numerics import at_least
@@ -99,9 +99,7 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         is_defined_by_call = type(self).call is not LogitsLoss.call
         compute = self._compute_by_call if is_defined_by_call else self.compute
         losses = self._per_sample(compute, y_true, y_pred, counted)
-        if mask is not None:
-            kept = mask_of(losses)
-            set_mask(losses, mask if kept is None else ops.logical_and(mask, kept))
+        set_masks(losses, mask, mask_of(losses))
         if sample_weight is not None:
             # On torch, Keras multiplies a mask into the tensor that it is given.
             sample_weight = ops.copy(ops.convert_to_tensor(sample_weight))
@@ -169,12 +167,15 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         y_true, y_pred = hide(y_true, y_pred, axis, counted)
         losses = compute(y_true, y_pred, axis, counted)
         mask = mask_of(losses)
+        if len(losses.shape) == 0:
+            raise ValueError(
+                "Expected a loss that returns one value per sample, because a mask, "
+                "sample weights or `ignore_class` hide some of them. Received: one "
+                "value for all"
+            )
         if len(losses.shape) == len(counted.shape):
             losses = ops.where(counted, losses, ops.zeros_like(losses))
-        if kept is not None:
-            mask = kept if mask is None else ops.logical_and(kept, mask)
-        if mask is not None:
-            set_mask(losses, mask)
+        set_masks(losses, kept, mask)
         return losses
 
     def _check_logits(self, y_pred):

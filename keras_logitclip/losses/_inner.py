@@ -107,6 +107,13 @@ def check_inner_loss(loss: keras.losses.Loss | Callable, dtype: str) -> None:
         )
 
 
+def fix_settings_of(*losses) -> None:
+    """Refuses changes of wrapped losses, as far as they are of this package."""
+    for loss in losses:
+        if isinstance(loss, LogitsLoss):
+            loss.fix_settings()
+
+
 def check_inner_axis(loss, y_pred, axis: int) -> None:
     """Raises an error if a wrapped loss has another class axis than the logits."""
     inner_axis = getattr(loss, "axis", axis)
@@ -128,8 +135,6 @@ def call_inner_loss(
     weight them. Their mask, if they have one, is left on them.
     """
     check_inner_axis(loss, y_pred, axis)
-    if isinstance(loss, LogitsLoss):
-        loss.fix_settings()
     if getattr(type(loss), "call", None) is LogitsLoss.call:
         return loss.compute(y_true, y_pred, axis, counted)
     if holds_class_ids(y_true, y_pred, axis):

@@ -10,6 +10,7 @@ from keras_logitclip.losses._base import LogitsLoss
 from keras_logitclip.losses._inner import call_inner_loss
 from keras_logitclip.losses._inner import check_inner_loss
 from keras_logitclip.losses._inner import describe
+from keras_logitclip.losses._inner import fix_settings_of
 from keras_logitclip.losses._inner import serialize_inner_loss
 from keras_logitclip.losses._inner import shared_ignore_class
 from keras_logitclip.losses._inner import standardize_inner_loss
@@ -44,6 +45,10 @@ class WrapperLoss(LogitsLoss):
     @property
     def treats_other_classes_alike(self):
         return getattr(self.loss, "treats_other_classes_alike", False)
+
+    def fix_settings(self):
+        fix_settings_of(self.loss)
+        super().fix_settings()
 
     def inner_losses(self, y_true, logits, axis: int, counted):
         """Computes the activation and the wrapped loss of logits."""

@@ -5,12 +5,14 @@ from collections.abc import Callable
 import keras
 
 from keras_logitclip._arguments import check_number
-from keras_logitclip._labels import copy_masks
+from keras_logitclip._labels import mask_of
+from keras_logitclip._labels import set_masks
 from keras_logitclip.losses._base import LogitsLoss
 from keras_logitclip.losses._inner import call_inner_loss
 from keras_logitclip.losses._inner import check_inner_loss
 from keras_logitclip.losses._inner import check_same_shape
 from keras_logitclip.losses._inner import describe
+from keras_logitclip.losses._inner import fix_settings_of
 from keras_logitclip.losses._inner import serialize_inner_loss
 from keras_logitclip.losses._inner import shared_ignore_class
 from keras_logitclip.losses._inner import standardize_inner_loss
@@ -91,6 +93,10 @@ class ActivePassive(LogitsLoss):
             getattr(loss, "falls_with_probability", False) for loss in self._losses
         )
 
+    def fix_settings(self):
+        fix_settings_of(*self._losses)
+        super().fix_settings()
+
     def compute(self, y_true, y_pred, axis: int, counted):
         active, passive = (
             call_inner_loss(loss, y_true, y_pred, axis, counted)
@@ -98,7 +104,7 @@ class ActivePassive(LogitsLoss):
         )
         check_same_shape(active, passive)
         total = self.alpha * active + self.beta * passive
-        copy_masks(total, active, passive)
+        set_masks(total, mask_of(active), mask_of(passive))
         return total
 
     def get_config(self):

@@ -166,8 +166,6 @@ def _labels_to_fuse(loss, y_true, y_pred, axis):
     """
     if type(loss) not in _CROSS_ENTROPIES or not loss.from_logits:
         return None
-    if isinstance(loss, CrossEntropy):
-        loss.fix_settings()
     check_inner_axis(loss, y_pred, axis)
     check_several_classes(y_pred, axis)
     takes_ids, takes_weights = _CROSS_ENTROPIES[type(loss)]

@@ -7,7 +7,8 @@ import keras
 from keras_logitclip import ops
 from keras_logitclip._arguments import check_number
 from keras_logitclip._arguments import check_p
-from keras_logitclip._labels import copy_masks
+from keras_logitclip._labels import mask_of
+from keras_logitclip._labels import set_masks
 from keras_logitclip.losses._inner import check_same_shape
 from keras_logitclip.losses._wrapper import WrapperLoss
 
@@ -65,7 +66,7 @@ class NormPenalty(WrapperLoss):
         norm = keras.ops.cast(ops.logit_norm(y_pred, self.p, axis), losses.dtype)
         check_same_shape(losses, norm)
         total = losses + self.weight * norm
-        copy_masks(total, losses)
+        set_masks(total, mask_of(losses))
         return total
 
     def get_config(self):
