@@ -1,7 +1,7 @@
 # Minutes are those of two cores after the installation.
 #
-# make test               what every change has to pass (8 minutes)
-# make test BACKEND=jax   the same on one backend, and what depends on none (6)
+# make test               what every change has to pass (9 minutes)
+# make test BACKEND=jax   the same on one backend, and what depends on none (7)
 # make test-all           all that follows, too (an hour)
 # make test-groups        the groups, each of which can be run alone (10):
 # make test-openvino        inference on Keras's OpenVINO backend (3)
