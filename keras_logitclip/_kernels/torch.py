@@ -165,6 +165,9 @@ def _forward(labels, rows, tau):
         losses = (losses * key).addcmul_(multiplier, distance)
         dot = dot.mul_(key) - total * (key * largest - distance)
     along = _along(dot, multiplier)
+    if torch.compiler.is_compiling():
+        # Or the compiler leaves this to the backward pass, with more exponentials.
+        losses = torch.where(dot.isnan(), dot, losses)
     return losses.squeeze(-1), multiplier, total, key, along, multiplier / total, terms
 
 
@@ -180,12 +183,12 @@ def _gradient(
         terms = torch.exp2(rows * (multiplier * LOG2_E))
     pull, are_ids = upstream.unsqueeze(-1), labels.ndim == 1
     if torch.compiler.is_compiling():
-        # Scattering would not be fused. Every term is multiplied by `pull`, or the
-        # compiler computes their sum in the forward pass, and keeps it.
-        classes = torch.arange(rows.shape[-1], device=rows.device)
-        weights = torch.where(classes == key, 1.0, 0.0) if are_ids else labels
-        gradient = terms * (pull if are_ids else pull * key) - weights * (pull * total)
-        return (gradient - rows * (pull * along / tau**2)) * scale
+        # With `pull` in every term, or the compiler adds them up in the forward pass.
+        gradient = terms * (pull if are_ids else pull * key)
+        gradient = (gradient - rows * (pull * along / tau**2)) * scale
+        if are_ids:
+            return gradient.scatter_add(-1, key, -(pull * (total * scale)))
+        return gradient - labels * (pull * (total * scale))
     if are_ids:
         terms.scatter_add_(-1, key, -total)
     else:
