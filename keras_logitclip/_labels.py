@@ -38,6 +38,8 @@ def to_rows(y_true, y_pred, axis: int):
     rows = _rows(y_pred, axis)
     if holds_class_ids(y_true, y_pred, axis):
         check_class_ids_are_exact(y_true, y_pred.shape[axis])
+        if len(y_true.shape) == len(y_pred.shape):
+            y_true = ops.squeeze(y_true, axis)
         return _class_ids(y_true), rows
     if y_true.shape[axis] is None:
         return _weights_of_unknown_kind(_rows(y_true, axis), rows), rows
@@ -52,6 +54,15 @@ def mark_invalid(ids, classes):
     """
     is_class = ops.equal(nearest_class(ids, classes), ids)
     return ops.cast(ops.where(is_class, ids, -1), "int32")
+
+
+def as_column(ids, rows):
+    """Returns class ids, one per row, in the shape `(N, 1)`.
+
+    Of sizes that are unknown to a graph, which would broadcast a lone id to all rows,
+    this fails where they differ when it runs.
+    """
+    return ops.reshape(ids, (ops.shape(rows)[0], 1))
 
 
 def nearest_class(ids, classes):
@@ -312,7 +323,7 @@ def _weights_of_unknown_kind(labels, rows):
     which the selection checks when it runs.
     """
     classes, dtype = ops.shape(rows)[-1], compute_dtype_of(rows)
-    column = labels[:, :1]
+    column = as_column(labels[:, 0], rows)
     # Not `==`, whose result has no known rank in a graph of TensorFlow.
     is_class = ops.equal(ops.cast(ops.arange(classes), labels.dtype), column)
     one_hot = ops.cast(is_class, dtype)

@@ -303,6 +303,28 @@ def test_jacobians(shape, mode):
     assert not found.any()
 
 
+@pytest.mark.parametrize("labels", [(None,), (None, 1), (None, None)], ids=str)
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.CrossEntropy(),
+        LogitClipLoss(losses.CrossEntropy(), 1.0),
+        LogitClipLoss(losses.GeneralizedCrossEntropy(), 1.0),
+        losses.GeneralizedCrossEntropy(),
+    ],
+    ids=["cross_entropy", "clipped", "clipped_robust", "robust"],
+)
+def test_one_label_of_unknown_size_is_not_that_of_all_rows(loss, jit_compile, labels):
+    signature = [tf.TensorSpec(labels, tf.int32), tf.TensorSpec((None, 10))]
+    step = tf.function(
+        lambda y, z: loss(y, z), input_signature=signature, jit_compile=jit_compile
+    )
+    label = np.ones([1] * len(labels), "int32")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        step(label, logits())
+
+
 @pytest.mark.parametrize("shape", [(None, None), (None, 10), (6, None)], ids=str)
 def test_unknown_sizes(shape):
     labels = some_labels("sparse")

@@ -21,6 +21,7 @@ from keras import ops
 from keras_logitclip._kernels.compilers import compile_large
 from keras_logitclip._kernels.compilers import row_sum
 from keras_logitclip._labels import are_class_ids
+from keras_logitclip._labels import as_column
 from keras_logitclip._labels import nan_without_class
 from keras_logitclip._labels import nearest_class
 from keras_logitclip._numerics import inverse_mean
@@ -56,10 +57,8 @@ def logit_clip(logits, tau: float):
                 logits, multiplier, unclipped, upstream
             )
 
-        # Not compiled: not every format to which models are exported takes functions
-        # of XLA. A multiplier of 1 returns the row bit for bit, except that JAX's
-        # compiler takes subnormal numbers for zero; to select the row instead would
-        # cost a tensor of its size.
+        # Not compiled: functions of XLA cannot be exported to every format. Selecting
+        # the rows that stay, whose multiplier is 1, would cost a tensor of their size.
         return ops.cast(rows * multiplier, logits.dtype), gradient
 
     return differentiable(logits)
@@ -92,9 +91,8 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
             of_logits = compile_large(backward, logits)(
                 labels, logits, residuals, upstream
             )
-            of_labels = None
+            of_labels = None  # Not compiled with the other: hardly anybody asks for it.
             if not are_class_ids(labels):
-                # Not compiled with the other: hardly anybody asks for it.
                 of_labels = upstream[:, None] * _negative_log_softmax(logits, residuals)
             return of_labels, of_logits, *(None for _ in counted)
 
@@ -105,17 +103,19 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
 
 def _forward(labels, logits, tau):
     multiplier, unclipped = _multiplier(logits, tau)
-    total = row_sum(lambda z, s: ops.exp(z * s), [logits], [multiplier])
-    # The total is there so that it is computed before.
-    dot = row_sum(lambda z, s, _: ops.exp(z * s) * z, [logits], [multiplier, total])
     if are_class_ids(labels):
+        labels = as_column(labels, logits)
         ids = nearest_class(labels, ops.shape(logits)[-1])
-        target = ops.take_along_axis(logits, ids[:, None], -1)
-        is_class = ops.equal(ids, labels)[:, None]
-        weight = nan_without_class(is_class, ops.ones_like(multiplier))
+        # All that follows from the multiplier becomes NaN, too.
+        multiplier = nan_without_class(ops.equal(ids, labels), multiplier)
+        target = ops.take_along_axis(logits, ids, -1)
+        weight = 1.0
     else:
         target = row_sum(lambda y, z: y * z, [labels, logits])
         weight = row_sum(lambda y: y, [labels])
+    total = row_sum(lambda z, s: ops.exp(z * s), [logits], [multiplier])
+    # The total is there so that it is computed before.
+    dot = row_sum(lambda z, s, _: ops.exp(z * s) * z, [logits], [multiplier, total])
     projection = (weight * (dot / total) - target) * (multiplier / tau**2)
     projection = ops.where(unclipped, 0.0, projection)
     losses = weight * ops.log(total) - target * multiplier
@@ -157,7 +157,7 @@ def _backward(labels, logits, residuals, upstream):
         return gradient - labels * upstream
     # Not `==`, whose result has no known rank in a graph of TensorFlow.
     classes = ops.arange(ops.shape(logits)[-1], dtype=labels.dtype)
-    is_label = ops.equal(labels[:, None], classes)
+    is_label = ops.equal(as_column(labels, logits), classes)
     return gradient - ops.where(is_label, upstream, 0.0)
 
 

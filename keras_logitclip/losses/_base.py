@@ -11,6 +11,7 @@ from keras_logitclip._arguments import check_ignore_class
 from keras_logitclip._arguments import resolve_class_axis
 from keras_logitclip._labels import are_class_ids
 from keras_logitclip._labels import as_class_ids
+from keras_logitclip._labels import as_column
 from keras_logitclip._labels import counted_values
 from keras_logitclip._labels import from_rows
 from keras_logitclip._labels import hide
@@ -148,7 +149,8 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         """
         labels, rows = to_rows(y_true, y_pred, axis)
         if are_class_ids(labels):
-            labels = mark_invalid(labels, ops.shape(rows)[-1])
+            ids = mark_invalid(as_column(labels, rows), ops.shape(rows)[-1])
+            labels = ops.squeeze(ids, -1)
         rows = ops.cast(rows, compute_dtype_of(rows))
         losses = self.of_rows(labels, self._inputs_of_rows(rows))
         return from_rows(losses, y_pred, axis)
