@@ -159,6 +159,16 @@ def test_reductions_and_weights(name, reduction, weighted):
     assert_equals_clip_then_loss(CASES[name], reduction, weighted)
 
 
+@pytest.mark.skipif(BACKEND == "openvino", reason="aborts on empty tensors")
+@pytest.mark.parametrize("reduction", REDUCTIONS, ids=str)
+def test_an_empty_batch_is_reduced_as_by_keras(reduction):
+    inner = keras.losses.SparseCategoricalCrossentropy
+    batch = np.zeros(0, "int32"), np.zeros((0, 3), "float32")
+    expected = to_numpy(inner(from_logits=True, reduction=reduction)(*batch))
+    found = to_numpy(LogitClipLoss(sparse(), TAU, reduction=reduction)(*batch))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_value_and_gradient_equal_the_oracle(run):
     mode, dtype = run
     cases = {
