@@ -234,11 +234,6 @@ def counted_values(shape, mask, sample_weight):
     return counted
 
 
-def all_counted(y_pred, axis: int):
-    """Returns the same where nothing is hidden."""
-    return ops.ones(without_axis(ops.shape(y_pred), axis), "bool")
-
-
 def as_class_ids(y_true, y_pred, axis: int):
     """Returns labels that have to be class ids, without an axis of unknown size.
 

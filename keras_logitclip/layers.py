@@ -8,7 +8,6 @@ from keras_logitclip._arguments import check_flag
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
 from keras_logitclip._arguments import resolve_class_axis
-from keras_logitclip._labels import all_counted
 from keras_logitclip._labels import counted_values
 from keras_logitclip._labels import refuse_probabilities
 from keras_logitclip._labels import without_axis
@@ -127,7 +126,7 @@ class LogitClip(FixedOnceCalled, keras.layers.Layer):
         shape = without_axis(keras.ops.shape(inputs), axis)
         counted = counted_values(shape, mask, None)
         if counted is None:
-            counted = all_counted(inputs, axis)
+            counted = True
         return ops.normalize_gradient(outputs, inputs, self.tau, self.p, axis, counted)
 
     def compute_output_shape(self, input_shape):

@@ -259,7 +259,7 @@ def compute_cross_entropy(
         counted: As in `normalize_gradient`, or `None` for the gradient as it is.
     """
     labels, rows = to_rows(y_true, logits, axis)
-    if counted is not None:
+    if counted is not None and counted is not True:
         counted = ops.reshape(counted, (-1,))
     losses = _kernels.clipped_cross_entropy(labels, rows, tau, p, counted)
     return from_rows(losses, logits, axis)
@@ -276,8 +276,8 @@ def normalize_gradient(values, logits, tau: float, p: float, axis: int, counted)
         tau: Threshold of the norm.
         p: Order of the norm.
         axis: The class axis.
-        counted: Boolean tensor of the shape of `logits` without `axis`: the
-            rows in the mean.
+        counted: The rows in the mean: `True` for all, or a boolean tensor of the
+            shape of `logits` without `axis`.
     """
     if tau == float("inf"):
         return values

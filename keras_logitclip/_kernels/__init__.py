@@ -50,8 +50,9 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
         logits: Floating-point tensor of shape `(N, K)`.
         tau: Threshold of the norm.
         p: Order of the norm.
-        counted: `None`, or booleans of shape `(N,)`: then the gradient is divided
-            by the mean of min(1, tau / norm) over these rows, a constant.
+        counted: `None`, or `True` for all rows, or booleans of shape `(N,)`: the
+            gradient is then divided by the mean of min(1, tau / norm) over these
+            rows, a constant.
     """
     if tau <= _MAX_TAU_OF_EXPONENTIALS and _has_fused_form(logits, tau, p):
         return fused.clipped_cross_entropy(labels, logits, tau, counted)

@@ -46,17 +46,7 @@ def logit_clip(logits, tau: float):
 
 
 def clipped_cross_entropy(labels, logits, tau: float, counted=None):
-    """Computes the softmax cross-entropy of each row of clipped logits.
-
-    Args:
-        labels: Class ids of shape `(N,)`, of which those outside of [0, K) have a
-            loss and a gradient of NaN; or the weights of the classes, of the shape of
-            `logits` and the dtype to compute in.
-        logits: Floating-point tensor of shape `(N, K)`.
-        tau: Threshold of the norm.
-        counted: `None`, or a boolean tensor of shape `(N,)`: the gradient is then
-            divided by the mean factor s of these rows, taken as a constant.
-    """
+    """Computes the loss of each row; see `_kernels`."""
     if labels.ndim == 1:
         labels = labels.long()  # What `gather` converts them to, at each call.
     if _is_transformed(labels) or _is_transformed(logits):
@@ -100,7 +90,8 @@ class _ClippedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, labels, logits, tau, counted):
-        ctx.tau, ctx.terms, dtype = tau, None, _compute_dtype(logits)
+        ctx.tau, ctx.counted, ctx.terms = tau, counted, None
+        dtype = _compute_dtype(logits)
         compiled = torch.compiler.is_compiling()
         if compiled or logits.dtype == dtype:
             losses, *columns, terms = _forward(labels, logits.to(dtype), tau)
@@ -111,16 +102,15 @@ class _ClippedCrossEntropy(torch.autograd.Function):
             losses, *columns = map(torch.cat, zip(*parts, strict=True))
         if counted is not None:
             columns[-1] = columns[-1] / _mean(columns[0], counted)
-        ctx.save_for_backward(labels, logits, counted, *columns)
+        ctx.save_for_backward(labels, logits, *columns)
         return losses
 
     @staticmethod
     def backward(ctx, upstream):
-        labels, logits, counted, *columns = ctx.saved_tensors
+        labels, logits, *columns = ctx.saved_tensors
         if torch.is_grad_enabled() or _is_transformed(upstream):
-            plain_losses = partial(
-                plain.clipped_cross_entropy, tau=ctx.tau, p=2, counted=counted
-            )
+            options = {"tau": ctx.tau, "p": 2, "counted": ctx.counted}
+            plain_losses = partial(plain.clipped_cross_entropy, **options)
             if labels.ndim == 2:
                 vjp = torch.func.vjp(plain_losses, labels, logits)[1]
                 return *vjp(upstream), None, None
@@ -130,7 +120,7 @@ class _ClippedCrossEntropy(torch.autograd.Function):
         of_labels, (terms, ctx.terms) = None, (ctx.terms, None)
         if ctx.needs_input_grad[0]:
             of_labels = (total.log() - logits * multiplier) * upstream.unsqueeze(-1)
-            if counted is not None:
+            if ctx.counted is not None:
                 of_labels = of_labels * (columns[-1] * total / multiplier)
         if terms is not None or torch.compiler.is_compiling():
             rows = logits.to(total.dtype)
@@ -199,6 +189,8 @@ def _gradient(
 
 def _mean(multiplier, counted):
     """Returns the mean of s over the counted rows that are finite; 1 without any."""
+    if counted is True:
+        return multiplier.nanmean()
     counted = torch.where(counted, multiplier.squeeze(-1), math.nan)
     return counted.nanmean().nan_to_num(nan=1.0)
 

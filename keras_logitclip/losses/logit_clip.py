@@ -8,7 +8,6 @@ from keras_logitclip import ops
 from keras_logitclip._arguments import check_flag
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
-from keras_logitclip._labels import all_counted
 from keras_logitclip._labels import as_class_ids
 from keras_logitclip._labels import check_several_classes
 from keras_logitclip._labels import holds_class_ids
@@ -135,7 +134,7 @@ class LogitClipLoss(WrapperLoss):
     def compute(self, y_true, y_pred, axis: int, counted):
         over = None
         if self.normalize_gradient:
-            over = all_counted(y_pred, axis) if counted is None else counted
+            over = True if counted is None else counted
         labels = _labels_to_fuse(self.loss, y_true, y_pred, axis)
         if labels is not None:
             return ops.compute_cross_entropy(
