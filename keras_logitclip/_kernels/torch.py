@@ -23,9 +23,8 @@ from keras_logitclip._kernels import plain
 # PyTorch's exp2 takes two fifths of the time of its exp, on CPUs.
 LOG2_E = 1 / math.log(2)
 
-# Elements of a product that is summed and dropped, and of half precision that is
-# computed in float32 at a time: a sixteenth of 2048 x 1000 logits. Twice as many took
-# a fifth less time. A GPU, which starts operations slowly, gets a share of the logits.
+# Elements computed at a time of half precision and of products to be summed. Twice as
+# many take a fifth less time and more memory. GPUs, slow to start, get a share of all.
 MIN_CHUNK, MIN_SHARE = 2**17, 1 / 64
 
 # Rows are squared in units of about 2**-52 tau, in float32: neither do the squares
@@ -91,8 +90,7 @@ class _ClippedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, labels, logits, tau, counted):
         ctx.tau, ctx.counted, ctx.terms = tau, counted, None
-        dtype = _compute_dtype(logits)
-        compiled = torch.compiler.is_compiling()
+        compiled, dtype = torch.compiler.is_compiling(), _compute_dtype(logits)
         if compiled or logits.dtype == dtype:
             losses, *columns, terms = _forward(labels, logits.to(dtype), tau)
             ctx.terms = None if compiled else terms
@@ -119,16 +117,17 @@ class _ClippedCrossEntropy(torch.autograd.Function):
         multiplier, total, *_ = columns
         of_labels, (terms, ctx.terms) = None, (ctx.terms, None)
         if ctx.needs_input_grad[0]:
-            of_labels = (total.log() - logits * multiplier) * upstream.unsqueeze(-1)
-            if ctx.counted is not None:
-                of_labels = of_labels * (columns[-1] * total / multiplier)
-        if terms is not None or torch.compiler.is_compiling():
-            rows = logits.to(total.dtype)
-            gradient = _gradient(labels, rows, ctx.tau, upstream, *columns, terms)
-            return of_labels, gradient.to(logits.dtype), None, None
-        gradient = torch.empty_like(logits)
-        for y, z, out, *rest in _chunks(labels, logits, gradient, upstream, *columns):
-            out.copy_(_gradient(y, z.to(total.dtype), ctx.tau, *rest))
+            pull = upstream.unsqueeze(-1) * (columns[-1] * total / multiplier)
+            of_labels = (total.log() - logits * multiplier) * pull
+        if torch.compiler.is_compiling():
+            gradient = _fused_gradient(labels, logits, ctx.tau, upstream, columns)
+        elif terms is not None:
+            gradient = _gradient(labels, logits, ctx.tau, upstream, columns, terms)
+        else:
+            gradient = torch.empty_like(logits)
+            tensors = labels, logits, gradient, upstream, *columns
+            for y, z, out, pull, *rest in _chunks(*tensors):
+                out.copy_(_gradient(y, z.to(total.dtype), ctx.tau, pull, rest))
         return of_labels, gradient, None, None
 
 
@@ -161,38 +160,46 @@ def _forward(labels, rows, tau):
     return losses.squeeze(-1), multiplier, total, key, along, multiplier / total, terms
 
 
-def _gradient(
-    labels, rows, tau, upstream, multiplier, total, key, along, scale, terms=None
-):
+def _gradient(labels, rows, tau, upstream, columns, terms=None):
     """Returns the gradient of the rows, in the memory of the exponentials if given.
 
     `multiplier` is s, `total` the sum of the exponentials, `key` the class id or the
     sum of the weights, and `along / tau**2` the factor of the row in its gradient.
     """
+    multiplier, total, key, along, scale = columns
     if terms is None:
         terms = torch.exp2(rows * (multiplier * LOG2_E))
-    pull, are_ids = upstream.unsqueeze(-1), labels.ndim == 1
-    if torch.compiler.is_compiling():
-        # With `pull` in every term, or the compiler adds them up in the forward pass.
-        gradient = terms * (pull if are_ids else pull * key)
-        gradient = (gradient - rows * (pull * along / tau**2)) * scale
-        if are_ids:
-            return gradient.scatter_add(-1, key, -(pull * (total * scale)))
-        return gradient - labels * (pull * (total * scale))
-    if are_ids:
+    if labels.ndim == 1:
         terms.scatter_add_(-1, key, -total)
     else:
         terms.mul_(key).addcmul_(labels, total, value=-1)
     terms.addcmul_(rows, along, value=-1 / tau**2)
-    return terms.mul_(pull * scale)
+    return terms.mul_(upstream.unsqueeze(-1) * scale)
+
+
+def _fused_gradient(labels, logits, tau, upstream, columns):
+    """Returns the same in the dtype of the logits, in one pass of a compiler."""
+    multiplier, total, key, along, scale = columns
+    pull = upstream.unsqueeze(-1)
+
+    def of_entries(logits, weights, sum_of_weights):
+        # With `pull` in every term, or the compiler adds them up in the forward pass.
+        rows = logits.to(total.dtype)
+        terms = torch.exp2(rows * (multiplier * LOG2_E)) * (pull * sum_of_weights)
+        terms = terms - weights * (pull * total) - rows * (pull * along / tau**2)
+        return (terms * scale).to(logits.dtype)
+
+    if labels.ndim == 2:
+        return of_entries(logits, labels, key)
+    of_label = of_entries(logits.gather(-1, key), 1, 1)
+    return of_entries(logits, 0, 1).scatter(-1, key, of_label)
 
 
 def _mean(multiplier, counted):
     """Returns the mean of s over the counted rows that are finite; 1 without any."""
-    if counted is True:
-        return multiplier.nanmean()
-    counted = torch.where(counted, multiplier.squeeze(-1), math.nan)
-    return counted.nanmean().nan_to_num(nan=1.0)
+    if counted is not True:
+        multiplier = torch.where(counted, multiplier.squeeze(-1), math.nan)
+    return multiplier.nanmean().nan_to_num(nan=1.0)
 
 
 def _measure(rows, tau):
