@@ -188,6 +188,7 @@ def _ends(interval: str) -> tuple[float, float]:
 
 
 def _contains(interval, value) -> bool:
+    """Whether a number is in an interval; NaN is in none."""
     lower, upper = _ends(interval)
     above = lower <= value if interval[0] == "[" else lower < value
     return above and (value <= upper if interval[-1] == "]" else value < upper)
@@ -206,11 +207,7 @@ def _in_words(interval) -> str:
 
 
 def _is_real(value) -> bool:
-    return (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and value == value  # Not NaN; torch.compile traces no `math.isnan`.
-    )
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _as_integer(value) -> int | None:
