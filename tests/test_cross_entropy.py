@@ -378,7 +378,8 @@ COUNTED = np.array([True, False, True, True, False, True])
 
 
 def with_counted(labels, counted, tau, p):
-    labels, counted = as_tensor(labels), as_tensor(counted)
+    labels = as_tensor(labels)
+    counted = counted if counted is True else as_tensor(counted)
     return lambda z: clipped_cross_entropy(labels, z, tau, p, counted)
 
 
@@ -390,8 +391,13 @@ def test_counted_rows_multiply_the_gradient(p, mode):
     z[3] = np.nan  # Neither its loss nor any other may be hidden by the mean.
     lengths = oracle.norm(z, p)
     multiplier = np.minimum(1, tau / lengths)
-    cases = {"some": COUNTED, "none": np.zeros(ROWS, bool)}
-    factors = {"some": 1 / multiplier[COUNTED & ~np.isnan(lengths)].mean(), "none": 1}
+    has_norm = ~np.isnan(lengths)
+    cases = {"some": COUNTED, "none": np.zeros(ROWS, bool), "all": True}
+    factors = {
+        "some": 1 / multiplier[COUNTED & has_norm].mean(),
+        "none": 1,
+        "all": 1 / multiplier[has_norm].mean(),
+    }
     for kind in ("sparse", "soft"):
         labels = some_labels(kind).given
         functions = {
@@ -405,6 +411,23 @@ def test_counted_rows_multiply_the_gradient(p, mode):
             np.testing.assert_array_equal(losses, plain.value, name)
             expected = factors[name] * plain.gradient
             np.testing.assert_allclose(gradient, expected, 1e-5, 1e-7, err_msg=name)
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("p", [2, 3])
+def test_counted_rows_multiply_the_gradient_of_the_labels(p, mode):
+    z, counted, tau = to_tensor(logits()), as_tensor(COUNTED), 2.0
+    factor = 1 / np.minimum(1, tau / oracle.norm(logits(), p))[COUNTED].mean()
+    functions = {
+        # No constant, of which XLA would take the square alone.
+        "plain": lambda y: clipped_cross_entropy(y, z + 0 * y, tau, p),
+        "counted": lambda y: clipped_cross_entropy(y, z + 0 * y, tau, p, counted),
+    }
+    parts = value_and_vjp_each(
+        functions, some_labels("soft").given, mode, upstream=UPSTREAM
+    )
+    expected = factor * parts["plain"].gradient
+    np.testing.assert_allclose(parts["counted"].gradient, expected, 1e-5, 1e-6)
 
 
 @pytest.mark.gradients

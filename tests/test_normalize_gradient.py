@@ -109,6 +109,27 @@ def test_rows_that_do_not_count_are_not_in_the_mean(case):
     assert_scaled(parts, factor(Z, COUNTED, case.p))
 
 
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_pixels_that_do_not_count_are_not_in_the_mean(axis):
+    shape = (2, ROWS // 2)
+    z = np.moveaxis(Z.reshape(*shape, CLASSES), -1, axis)
+    weights = to_tensor(COUNTED.reshape(shape))
+    for name in ("sparse", "robust"):
+        case = Case(CASES[name].loss, IDS.reshape(shape))
+        if axis == 1 and name == "robust":
+            case = case._replace(loss=losses.GeneralizedCrossEntropy(axis=1))
+        parts = each(both_ways(case, axis=axis, sample_weight=weights), z)
+        rows = {
+            way: part._replace(
+                gradient=None
+                if part.gradient is None
+                else np.moveaxis(part.gradient, axis, -1).reshape(ROWS, CLASSES)
+            )
+            for way, part in parts.items()
+        }
+        assert_scaled(rows, factor(Z, COUNTED), name=name)
+
+
 def test_ignored_rows_are_not_in_the_mean():
     ids = np.where(COUNTED, IDS, -1)
     case = Case("sparse_categorical_crossentropy", ids)
