@@ -524,6 +524,15 @@ def test_a_changed_study_is_refused(changes, message, finished, count_trainings)
 
 
 @pytest.mark.gradients
+def test_records_of_other_settings_are_not_taken_up():
+    """Those that were left on the disk, where the database is gone."""
+    run(load(epochs=1))
+    Path("results/small/study.db").unlink()
+    (record,) = run(load(epochs=2))
+    assert len(record["epochs"]["loss"]) == 2
+
+
+@pytest.mark.gradients
 def test_results_of_a_newer_version_are_refused(monkeypatch):
     loaded = load(epochs=1)
     with monkeypatch.context() as patch:

@@ -294,6 +294,15 @@ def test_a_study_with_other_settings_is_refused(name, pretended):
     assert not pretended.trained
 
 
+def test_losses_and_optimizers_are_told_apart_by_their_arguments(pretended):
+    search(loss=losses.GeneralizedCrossEntropy(q=0.7))
+    with pytest.raises(ValueError, match=r"loss: .*0\.7.* there, .*0\.5.* here"):
+        search(loss=losses.GeneralizedCrossEntropy(q=0.5))
+    search(study_name="other", optimizer=keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match=r"optimizer: .*0\.1.* there, .*0\.2.* here"):
+        search(study_name="other", optimizer=keras.optimizers.SGD(0.2))
+
+
 def test_storage_by_url(pretended, tmp_path):
     search(storage="sqlite:///elsewhere.db", study_name="any name/at all")
     search(storage="sqlite:///elsewhere.db", study_name="another", epochs=3)

@@ -7,7 +7,7 @@ import pytest
 from keras_logitclip import noise
 from keras_logitclip._jobs.batches import ShuffledBatches
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 datasets = pytest.importorskip("sklearn.datasets")
 
 from keras_logitclip import tuning  # noqa: E402
@@ -41,6 +41,11 @@ def search(tmp_path, build_model=build_model, **arguments):
     )
 
 
+def trials(tmp_path):
+    storage = f"sqlite:///{tmp_path}/search.db"
+    return optuna.load_study(study_name="search_tau", storage=storage).trials
+
+
 def test_the_same_twice(tmp_path):
     def optimizer(steps):
         schedule = keras.optimizers.schedules.CosineDecay(0.1, steps)
@@ -64,6 +69,23 @@ def test_a_training_is_the_same_whatever_was_trained_before(tmp_path):
         return search(tmp_path, build_random_model, **storage).rows
 
     assert rows(0.5, 1.0) == rows(0.5) + rows(1.0)
+
+
+@pytest.mark.once
+def test_each_seed_has_a_training_of_its_own(tmp_path):
+    search(tmp_path, build_random_model, taus=[1.0], seeds=2, epochs=3)
+    one, other = (trial.intermediate_values for trial in trials(tmp_path))
+    assert one != other
+
+
+@pytest.mark.once
+def test_the_score_is_the_mean_of_the_last_tenth_of_the_epochs(tmp_path):
+    optimizer = keras.optimizers.Adam(0.1)  # Its steps are too long to converge.
+    found = search(tmp_path, taus=[5.0], epochs=20, optimizer=optimizer)
+    (trial,) = trials(tmp_path)
+    accuracies = [trial.intermediate_values[epoch] for epoch in range(1, 21)]
+    assert found.rows[0]["accuracy"] == pytest.approx(np.mean(accuracies[-2:]))
+    assert max(accuracies) > np.mean(accuracies[-2:])  # Or this would show nothing.
 
 
 @pytest.mark.once
@@ -101,3 +123,7 @@ def test_each_epoch_has_all_samples_in_an_order_of_its_own():
     orders = np.concatenate(seen)[-30:].reshape(3, 10)
     np.testing.assert_array_equal(np.sort(orders), np.tile(2 * ids, (3, 1)))
     assert len({tuple(order) for order in orders}) == 3
+    # Keras would exchange whole batches, too.
+    before = batches.order
+    batches.on_epoch_end()
+    assert (batches.order != before).any()
