@@ -129,6 +129,25 @@ def test_ignore_class(mode):
     assert_hides(ignoring, mode, labels, of_ids)
 
 
+@pytest.mark.skipif(not TAKES_MASKS, reason="this Keras has no masks on NumPy")
+def test_each_way_hides_samples_of_its_own():
+    ids, z, rows = IDS.copy(), wild(Z), np.arange(ROWS)
+    ids[[1, 3, 4]], z[3] = (-1, 255, -1), np.nan
+    z = to_tensor(z)
+    keras.src.backend.set_keras_mask(z, to_tensor(rows != 1, "bool"))
+    loss = LogitClipLoss(sparse(), 1.0, ignore_class=255, reduction="sum")
+    value = loss(ids, z, (rows != 4).astype("float32"))
+    kept = ~np.isin(rows, [1, 3, 4])
+    expected = LogitClipLoss(sparse(), 1.0, reduction="sum")(IDS[kept], Z[kept])
+    np.testing.assert_allclose(to_numpy(value), to_numpy(expected), 1e-6)
+
+
+def test_values_of_what_is_ignored_are_zero_without_a_reduction():
+    loss = LogitClipLoss(sparse(), 1.0, ignore_class=255)
+    values = loss.call(hidden_labels(CASES["sparse"], 255), to_tensor(wild(Z)))
+    np.testing.assert_array_equal(to_numpy(values) == 0, HIDDEN)
+
+
 def test_the_mean_is_over_what_is_not_ignored():
     ids = hidden_labels(CASES["sparse"], 255)
     loss = LogitClipLoss(sparse(), 1.0, ignore_class=255)

@@ -166,6 +166,7 @@ def test_an_empty_batch_is_reduced_as_by_keras(reduction):
     batch = np.zeros(0, "int32"), np.zeros((0, 3), "float32")
     expected = to_numpy(inner(from_logits=True, reduction=reduction)(*batch))
     found = to_numpy(LogitClipLoss(sparse(), TAU, reduction=reduction)(*batch))
+    assert found.shape == expected.shape
     np.testing.assert_array_equal(found, expected)
 
 

@@ -287,14 +287,22 @@ def test_inner_axis_has_to_agree():
 @pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 256), ("float16", 2048)])
 def test_class_ids_in_half_precision(dtype, limit, loss):
     """Integers stay exact; what was rounded before is refused."""
-    loss = LogitClipLoss(loss, 1.0, dtype=dtype)
-    z = logits(2, limit + 2)
+    loss = LogitClipLoss(loss, 10.0, dtype=dtype)
+    z = np.zeros((2, limit + 2), "float32")
+    z[:, limit + 1] = 8  # Or one class would be as good as another.
     ids = np.array([0, limit + 1])
-    expected = oracle.cross_entropy(ids, oracle.clip(z, 1.0, 2)).mean()
+    expected = oracle.cross_entropy(ids, z).mean()
     for labels in (ids, ids[:, None]):
         np.testing.assert_allclose(to_numpy(loss(labels, z)), expected, rtol=3e-2)
         with pytest.raises(ValueError, match=f"more than {limit} classes"):
             loss(to_tensor(labels, dtype), z)
+
+
+def test_sparse_cross_entropy_takes_no_one_hot_labels():
+    """As without the wrapper: the error is that of Keras."""
+    loss = LogitClipLoss("sparse_categorical_crossentropy", 1.0)
+    with pytest.raises(ValueError, match="shape"):
+        loss(some_labels("one-hot").given, logits())
 
 
 def test_one_hot_labels_fit_every_dtype():

@@ -185,6 +185,23 @@ def test_focal_has_a_gradient_where_the_label_is_certain(gamma):
     np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.gradients
+def test_focal_of_gamma_zero_is_cross_entropy_where_the_label_is_certain():
+    loss = losses.Focal(0.0, from_logits=False, reduction="none")
+    certain = IDENTITY[[0] * 6]
+    _, gradient = value_and_vjp(
+        with_labels(loss, np.zeros(6, int)), certain, np.ones(6), PLAIN
+    )
+    np.testing.assert_allclose(gradient, -certain, rtol=1e-6)
+
+
+def test_mean_absolute_error_of_weights_whose_sum_is_not_one():
+    labels = some_labels("unnormalized")
+    loss = with_labels(build("MAE"), labels.given)
+    expected = np.abs(np.exp(oracle.log_softmax(Z)) - labels.weights).sum(-1)
+    np.testing.assert_allclose(apply(loss, Z), expected, rtol=1e-5)
+
+
 # Against Keras.
 
 

@@ -157,12 +157,25 @@ def test_value_clip_of_half_precision_keeps_infinite_limits():
     assert np.isfinite(values).all()
 
 
+def test_the_penalty_is_the_norm_of_its_order():
+    labels = some_labels("sparse")
+    for p in (1, 3, INF):
+        loss = losses.NormPenalty(losses.CrossEntropy(), 0.1, p=p, reduction="none")
+        expected = oracle.weighted_cross_entropy(labels.weights, Z)
+        expected = expected + 0.1 * oracle.norm(Z, p)
+        value = apply(with_labels(loss, labels.given), Z)
+        np.testing.assert_allclose(value, expected, 1e-6, err_msg=f"p={p}")
+
+
 @pytest.mark.once
 def test_values_of_different_shapes_are_not_added():
     with pytest.raises(ValueError, match="same shape.*Received: shapes"):
         losses.ActivePassive(CE(axis=1), "mse", axis=1)(
             np.zeros((2, 10, 3), "float32"), logits(2, 10, 3)
         )
+    column = losses.NormPenalty(lambda y, z: squared_error(y, z)[:, None], 0.1)
+    with pytest.raises(ValueError, match=r"Received: shapes \(6, 1\) and \(6,\)"):
+        column(ONE_HOT, Z)
 
 
 # Masks.
