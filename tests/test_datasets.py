@@ -531,6 +531,9 @@ def test_images_in_another_order(tmp_path):
             datasets.load_human_labels(path, "worse", order)
         for part in ("data_batch_5", "torchvision", "TFDS", "at 50 of 50 positions"):
             assert part in str(caught.value)
+    exchanged = CLEAN[[1, 0, *range(2, 50)]]
+    with pytest.raises(ValueError, match="at 2 of 50 positions, the first at 0"):
+        datasets.load_human_labels(path, "worse", exchanged)
     with pytest.raises(ValueError, match="of all 50 images .* Received: 45 labels"):
         datasets.load_human_labels(path, "worse", CLEAN[:45])
 

@@ -126,6 +126,18 @@ def test_compiled_loss_and_gradient_need_no_memory(classes, kind):
         assert temporary <= 4 * 64 * (numbers_per_row + 8)
 
 
+@pytest.mark.skipif(
+    tuple(map(int, jax.__version__.split(".")[:2])) < (0, 6),
+    reason="barriers could not be differentiated",
+)
+@pytest.mark.parametrize(("classes", "in_pieces"), [(1000, False), (CLASSES, True)])
+def test_long_rows_are_summed_in_pieces(classes, in_pieces):
+    """Barriers keep the compiler from joining them again."""
+    loss = fused(np.array([0, 1, 2]), 1.0)
+    traced = str(jax.make_jaxpr(loss)(to_tensor(logits(3, classes))))
+    assert ("optimization_barrier" in traced) == in_pieces
+
+
 @pytest.mark.parametrize("classes", [17, CLASSES])  # No other test has these shapes.
 def test_nothing_is_compiled_again_outside_of_compiled_functions(classes, caplog):
     z, ids = to_tensor(logits(3, classes)), np.array([0, 1, 2])
