@@ -12,6 +12,7 @@
 # make test-examples        the examples, the README's code, the benchmarks' command (2)
 # make test-oldest        both with the oldest versions that are supported (20)
 # make test-newest        both with the newest Keras (20)
+# make faults             whether the tests catch faults that are planted (half an hour)
 # make demo               the quickstart (BACKEND=jax or torch instead of tensorflow)
 # make bench              speed and memory against plain cross-entropy (half an hour)
 # make lint               style checks; make format repairs what it can
@@ -35,7 +36,7 @@ test%: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help test test-all test-groups test-once test-numpy $(BACKENDS:%=test-%)
-.PHONY: $(GROUPS) test-oldest test-newest demo bench lint format build clean
+.PHONY: $(GROUPS) test-oldest test-newest faults demo bench lint format build clean
 help:
 	@grep '^# make' Makefile | cut -c3-
 
@@ -123,6 +124,10 @@ test-newest:
 	--upgrade keras --group dev --editable '.[demo]'
 	touch .venv-newest/installed
 	PYTEST_ADDOPTS='-W default' $(MAKE) test test-groups VENV=.venv-newest
+
+# Those that have a result for the same source are not run again.
+faults: $(VENV)/installed
+	$(VENV)/bin/python -m tests.faults
 
 demo: $(DEMO_VENV)/installed
 	KERAS_BACKEND=$(DEMO_BACKEND) $(DEMO_VENV)/bin/python examples/quickstart.py
