@@ -1,13 +1,7 @@
-import copyreg
 import gzip
-import importlib
-import io
 import os
 import pickle
-import struct
 import sys
-import zipfile
-from collections import namedtuple
 from pathlib import Path
 
 import keras
@@ -18,6 +12,17 @@ from keras_logitclip import datasets
 from keras_logitclip.datasets import _idx
 from keras_logitclip.datasets._class_names import CLASS_NAMES
 from keras_logitclip.datasets._unpickle import read_pickle
+from tests.data_files import CLEAN
+from tests.data_files import CONTAINERS
+from tests.data_files import NOISY10
+from tests.data_files import PICKLES
+from tests.data_files import cifar10n
+from tests.data_files import cifar100n
+from tests.data_files import some_images
+from tests.data_files import write_cifar
+from tests.data_files import write_idx
+from tests.data_files import write_labels
+from tests.data_files import write_mnist
 
 pytestmark = pytest.mark.once
 
@@ -31,103 +36,6 @@ def real_file(name):
     if not (REAL_DATA / name).exists():
         pytest.skip(f"no {name} in {REAL_DATA} (set KERAS_LOGITCLIP_DATA)")
     return REAL_DATA / name
-
-
-# Files in the formats of the originals.
-
-
-class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its strings, and names NumPy as it did."""
-
-    dispatch = pickle._Pickler.dispatch.copy()
-
-    def __init__(self, file):
-        super().__init__(file, protocol=2)
-
-    def save_bytes(self, value):
-        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
-        self.memoize(value)
-
-    def save_str(self, value):
-        self.save_bytes(value.encode())
-
-    dispatch[bytes] = save_bytes
-    dispatch[str] = save_str
-
-
-def pickle_of_python2(value):
-    file = io.BytesIO()
-    Python2Pickler(file).dump(value)
-    return file.getvalue().replace(b"numpy._core", b"numpy.core")
-
-
-PICKLES = {
-    "python-2": pickle_of_python2,
-    **{
-        f"protocol-{protocol}": lambda value, protocol=protocol: pickle.dumps(
-            value, protocol
-        )
-        for protocol in (0, 1, 2, 3, 4)
-    },
-}
-
-
-def torch_zip(data):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", data)
-        archive.writestr("archive/version", "3\n")
-    return file.getvalue()
-
-
-def torch_legacy(data):
-    magic = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
-    system = pickle.dumps({"little_endian": True}, 2)
-    return magic + pickle.dumps(1001, 2) + system + data + pickle.dumps([], 2)
-
-
-CONTAINERS = {"plain": bytes, "zip": torch_zip, "legacy": torch_legacy}
-
-
-def write_idx(path, array):
-    sizes = b"".join(struct.pack(">I", size) for size in array.shape)
-    header = bytes([0, 0, 8, array.ndim]) + sizes
-    path.write_bytes(gzip.compress(header + array.tobytes()))
-
-
-def some_images(*shape):
-    return np.random.default_rng(0).integers(0, 256, shape, "uint8")
-
-
-def write_mnist(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    images, labels = some_images(7, 28, 28), np.arange(7, dtype="uint8")
-    for split, rows in (("train", slice(5)), ("t10k", slice(5, 7))):
-        write_idx(folder / f"{split}-images-idx3-ubyte.gz", images[rows])
-        write_idx(folder / f"{split}-labels-idx1-ubyte.gz", labels[rows])
-    return images, labels
-
-
-def write_cifar(name, folder, pickled=pickle_of_python2):
-    """Writes batches of two images each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if name == "cifar10":
-        files = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-        key, top = "labels", 9
-    else:
-        files, key, top = ["train", "test"], "fine_labels", 99
-    pixels = some_images(2 * len(files), 3072)
-    labels = np.arange(len(pixels)) % (top + 1)
-    labels[-1] = top
-    for i, file in enumerate(files):
-        rows = slice(2 * i, 2 * i + 2)
-        batch = {
-            "data": pixels[rows],
-            key: labels[rows].tolist(),
-            "filenames": ["a.png", "b.png"],
-        }
-        (folder / file).write_bytes(pickled(batch))
-    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
 def check_dataset(data, name, images, labels, num_test):
@@ -268,24 +176,6 @@ def test_one_mnist_is_not_taken_for_the_other(tmp_path, monkeypatch):
         datasets.load("mnist", tmp_path)
 
 
-def truncations(data):
-    """Pieces that lack a little, much, and all."""
-    return [data[:size] for size in (0, 1, 5, len(data) // 2, len(data) - 1)]
-
-
-def test_truncated_gzip_files(tmp_path):
-    write_mnist(tmp_path)
-    for path in sorted(tmp_path.iterdir()):
-        data = path.read_bytes()
-        middle = len(data) // 2
-        without = data[:middle] + data[middle + 2 :]
-        for piece in (*truncations(data), data + b"more", without):
-            path.write_bytes(piece)
-            with pytest.raises(ValueError, match=f"Cannot read .*{path.name}"):
-                datasets.load("mnist", tmp_path)
-        path.write_bytes(data)
-
-
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 BAD_IDX = {
     "labels-as-images": (IMAGES, np.zeros(5, "uint8"), "with 3 axes"),
@@ -315,15 +205,6 @@ def test_idx_files_with_too_few_or_too_many_bytes(tmp_path):
             datasets.load("mnist", tmp_path)
 
 
-def test_truncated_pickles(tmp_path):
-    write_cifar("cifar10", tmp_path)
-    path = tmp_path / "data_batch_2"
-    for piece in truncations(path.read_bytes()):
-        path.write_bytes(piece)
-        with pytest.raises(ValueError, match="Cannot read .*data_batch_2: expected a"):
-            datasets.load("cifar10", tmp_path)
-
-
 PIXELS = some_images(2, 3072)
 BAD_BATCHES = {
     "no-labels": ({"data": PIXELS}, "a list `labels`. Received: a file with data"),
@@ -349,115 +230,8 @@ def test_foreign_batches(batch, message, tmp_path):
     assert str(tmp_path / "data_batch_4") in str(caught.value)
 
 
-# Files that want to execute something.
-
-Call = namedtuple("Call", "function arguments state", defaults=(None,))
-
-
-class Calling:
-    """Pickled as a call of any function."""
-
-    def __init__(self, call):
-        self.call = call
-
-    def __reduce__(self):
-        reduced = (self.call.function, self.call.arguments)
-        return reduced if self.call.state is None else (*reduced, self.call.state)
-
-
-MAKE_FOLDER = "__import__('os').mkdir({!r})"
-HOSTILE = {
-    "system": lambda folder: Call(os.system, (f"mkdir {folder}",)),
-    "mkdir": lambda folder: Call(os.mkdir, (folder,)),
-    "eval": lambda folder: Call(eval, (MAKE_FOLDER.format(folder),)),
-    "exec": lambda folder: Call(exec, (MAKE_FOLDER.format(folder),)),
-    "getattr": lambda folder: Call(getattr, ("", "join")),
-    "import": lambda folder: Call(importlib.import_module, ("os",)),
-    "numpy-load": lambda folder: Call(np.load, (folder,)),
-    "numpy-fromfile": lambda folder: Call(np.fromfile, (__file__,)),
-    "numpy-memmap": lambda folder: Call(np.memmap, (folder, "u1", "w+", 0, 9)),
-    "numpy-savetxt": lambda folder: Call(np.savetxt, (folder, [1])),
-    "open": lambda folder: Call(open, (folder, "w")),
-    "copyreg": lambda folder: Call(copyreg.add_extension, ("os", "system", 1)),
-    "pickle": lambda folder: Call(
-        pickle.loads, (pickle.dumps(Calling(Call(os.mkdir, (folder,)))),)
-    ),
-    "state": lambda folder: Call(np.dtype, ("i8",), Calling(Call(os.mkdir, (folder,)))),
-}
-
-
-def with_call(call):
-    """The call in a place of a file that would otherwise be read."""
-    return {
-        "data": PIXELS,
-        "labels": [0, 1],
-        "clean_label": np.arange(2),
-        "worse_label": np.arange(2),
-        "more": [Calling(call)],
-    }
-
-
-def test_the_hostile_files_are_hostile(tmp_path):
-    """Read by `pickle` itself, they do execute what they say."""
-    for name in ("system", "mkdir", "eval", "exec", "pickle"):
-        folder = tmp_path / name
-        pickle.loads(pickle.dumps(with_call(HOSTILE[name](str(folder))), 2))
-        assert folder.exists(), name
-
-
-@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-@pytest.mark.parametrize("name", HOSTILE)
-def test_nothing_in_a_file_executes(name, protocol, container, tmp_path):
-    folder = tmp_path / "executed"
-    data = container(pickle.dumps(with_call(HOSTILE[name](str(folder))), protocol))
-    write_cifar("cifar10", tmp_path)
-    (tmp_path / "data_batch_1").write_bytes(data)
-    with pytest.raises(ValueError, match="Received: UnpicklingError: a reference to"):
-        datasets.load("cifar10", tmp_path)
-    with pytest.raises(ValueError, match="Received: UnpicklingError: a reference to"):
-        datasets.load_human_labels(tmp_path / "data_batch_1", "worse", [0, 1])
-    assert not folder.exists()
-
-
-GLOBALS = {
-    "reconstruct": b"cnumpy.core.multiarray\n_reconstruct\n",
-    "ndarray": b"cnumpy\nndarray\n",
-    "dtype": b"cnumpy\ndtype\n",
-    "encode": b"c_codecs\nencode\n",
-}
-# What else a pickle can do with an object that it may name.
-MISUSES = {
-    "set-state": b"}U\x04namek\x01sb.",
-    "set-slots": b"N}U\x08__init__K\x01s\x86b.",
-    "call": b"(K\x01K\x02K\x03K\x04tR.",
-    "new": b")\x81.",
-    "append": b"K\x01a.",
-    "set-item": b"K\x01K\x02s.",
-}
-
-
-@pytest.mark.parametrize("misuse", MISUSES.values(), ids=MISUSES)
-@pytest.mark.parametrize("allowed", GLOBALS.values(), ids=GLOBALS)
-def test_what_a_file_may_name_cannot_be_misused(allowed, misuse, tmp_path):
-    good = pickle.dumps({"x": np.arange(3)}, 2)
-    (tmp_path / "good").write_bytes(good)
-    (tmp_path / "bad").write_bytes(b"\x80\x02" + allowed + misuse)
-    with pytest.raises(ValueError, match="Cannot read"):
-        read_pickle(tmp_path / "bad")
-    np.testing.assert_array_equal(read_pickle(tmp_path / "good")["x"], np.arange(3))
-
-
 # Human labels.
 
-CLEAN = np.arange(50) % 10
-NOISY10 = {
-    "aggre_label": 2,
-    "random_label1": 5,
-    "random_label2": 6,
-    "random_label3": 7,
-    "worse_label": 20,
-}
 KINDS = {
     "clean": "clean_label",
     "aggregate": "aggre_label",
@@ -466,31 +240,6 @@ KINDS = {
     "random3": "random_label3",
     "worse": "worse_label",
 }
-
-
-def wrong_labels(clean, num_classes, number):
-    return np.where(np.arange(len(clean)) < number, (clean + 1) % num_classes, clean)
-
-
-def cifar10n(**others):
-    wrong = {key: wrong_labels(CLEAN, 10, number) for key, number in NOISY10.items()}
-    return {"clean_label": CLEAN, **wrong, **others}
-
-
-def cifar100n():
-    fine = np.arange(200) % 100
-    coarse = fine // 5  # Any, as long as it is consistent.
-    return {
-        "clean_label": fine,
-        "noisy_label": wrong_labels(fine, 100, 80),
-        "clean_coarse_label": coarse,
-        "noisy_coarse_label": wrong_labels(coarse, 20, 50),
-    }
-
-
-def write_labels(path, contents, container=torch_zip, protocol=2):
-    path.write_bytes(container(pickle.dumps(contents, protocol)))
-    return path
 
 
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
@@ -570,18 +319,6 @@ def test_foreign_label_files(contents, message, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         datasets.load_human_labels(path, "worse", CLEAN)
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
-def test_truncated_label_files(container, tmp_path):
-    path = tmp_path / "labels.pt"
-    data = container(pickle.dumps(cifar10n(), 2))
-    # What follows the dictionary in a legacy file is not read.
-    end = data.rindex(b"worse_label")
-    for piece in truncations(data[: end + 100]):
-        path.write_bytes(piece)
-        with pytest.raises(ValueError, match="Cannot read .*labels.pt"):
-            datasets.load_human_labels(path, "worse", CLEAN)
 
 
 def test_unknown_kinds_and_paths(tmp_path):

@@ -1,11 +1,13 @@
 """The Python version of CIFAR-10 and CIFAR-100: pickled batches."""
 
+import reprlib
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_logitclip.datasets._files import find_files
+from keras_logitclip.datasets._unpickle import names_in
 from keras_logitclip.datasets._unpickle import read_pickle
 
 _CIFAR10_TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
@@ -41,7 +43,7 @@ def _read_batch(path: Path, labels_key: str, num_classes: int):
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, list):
         raise ValueError(
             f"Cannot read {path}: expected an array `data` and a list "
-            f"`{labels_key}`. Received: a file with {', '.join(map(str, batch))}"
+            f"`{labels_key}`. Received: a file with {names_in(batch)}"
         )
     if pixels.dtype != "uint8" or pixels.shape != (len(labels), _PIXELS):
         raise ValueError(
@@ -53,7 +55,7 @@ def _read_batch(path: Path, labels_key: str, num_classes: int):
         if type(label) is not int or not 0 <= label < num_classes:
             raise ValueError(
                 f"Cannot read {path}: expected integer labels in [0, {num_classes}). "
-                f"Received: {label!r}"
+                f"Received: {reprlib.repr(label)}"
             )
     return pixels, np.array(labels, "int64")
 

@@ -1,6 +1,9 @@
-"""Finding the files of a data set."""
+"""Finding the files of a data set, and reading them."""
 
 from pathlib import Path
+
+# More than the contents of any original file: those of CIFAR-100 have 155 MB.
+MAX_BYTES = 2**28
 
 
 def find_files(data_dir, folder: str, names: list[str]) -> list[Path]:
@@ -23,3 +26,17 @@ def find_files(data_dir, folder: str, names: list[str]) -> list[Path]:
             for place, absent in missing.items()
         )
     )
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads a file that is no larger than those of the data sets.
+
+    Raises:
+        ValueError: If it is larger.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"Cannot read {path}: expected at most {MAX_BYTES} bytes. Received: {size}"
+        )
+    return path.read_bytes()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_logitclip._labels import check_class_ids
+from keras_logitclip.datasets._unpickle import names_in
 from keras_logitclip.datasets._unpickle import read_pickle
 from keras_logitclip.noise._noisy_labels import NoisyLabels
 
@@ -116,7 +117,7 @@ def _label_sets_of(path, contents):
     raise ValueError(
         f"Cannot read {path}: expected a file of CIFAR-10N, with `worse_label`, or of "
         "CIFAR-100N, with `noisy_label`. Received: a file with "
-        f"{', '.join(map(str, contents))}"
+        f"{names_in(contents)}"
     )
 
 
@@ -135,7 +136,7 @@ def _labels(path, contents, key, num_classes):
     if not isinstance(labels, np.ndarray):
         raise ValueError(
             f"Cannot read {path}: expected an array `{key}`. "
-            f"Received: a file with {', '.join(map(str, contents))}"
+            f"Received: a file with {names_in(contents)}"
         )
     try:
         return check_class_ids(labels, num_classes, key)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_logitclip.datasets._files import MAX_BYTES
 from keras_logitclip.datasets._files import find_files
+from keras_logitclip.datasets._files import read_bytes
 
 _FILES = [
     "train-images-idx3-ubyte.gz",
@@ -19,6 +21,7 @@ _FILES = [
 _FOLDERS = {"mnist": "mnist", "fashion_mnist": "fashion-mnist"}
 _IMAGE_SIZE = (28, 28)
 _NUM_CLASSES = 10
+_PIECE = 2**20
 # Of the published training labels. The two data sets give their files the same
 # names and shapes, and nothing else would tell that one was taken for the other.
 _MD5 = {
@@ -62,30 +65,52 @@ def _read_split(images_path, labels_path):
 def _read_idx(path: Path, rank: int) -> np.ndarray:
     """Reads an array of bytes: zeros, type, rank, sizes, and then the contents."""
     try:
-        contents = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            shape = _read_shape(path, file, rank)
+            contents = _read_no_more_than(math.prod(shape), file)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(
             f"Cannot read {path}: expected a complete gzip file. Received: {error}"
         ) from error
-    header = 4 + 4 * rank
-    if contents[:4] != bytes([0, 0, 8, rank]) or len(contents) < header:
-        raise ValueError(
-            f"Cannot read {path}: expected an IDX file of bytes with {rank} axes. "
-            f"Received: a file that begins with {contents[:4].hex(' ')!r}"
-        )
-    shape = np.frombuffer(contents, ">u4", rank, offset=4).tolist()
-    if len(contents) - header != math.prod(shape):
+    if len(contents) != math.prod(shape):
+        received = "more" if len(contents) > math.prod(shape) else len(contents)
         raise ValueError(
             f"Cannot read {path}: expected {math.prod(shape)} bytes after the "
-            f"header, for an array of shape {tuple(shape)}. "
-            f"Received: {len(contents) - header}"
+            f"header, for an array of shape {shape}. Received: {received}"
         )
-    return np.frombuffer(contents, "uint8", offset=header).reshape(shape).copy()
+    return np.frombuffer(contents, "uint8").reshape(shape)
+
+
+def _read_shape(path, file, rank):
+    header = file.read(4 + 4 * rank)
+    if header[:4] != bytes([0, 0, 8, rank]) or len(header) < 4 + 4 * rank:
+        raise ValueError(
+            f"Cannot read {path}: expected an IDX file of bytes with {rank} axes. "
+            f"Received: a file that begins with {header[:4].hex(' ')!r}"
+        )
+    shape = tuple(np.frombuffer(header, ">u4", rank, offset=4).tolist())
+    if math.prod(shape) > MAX_BYTES:
+        raise ValueError(
+            f"Cannot read {path}: expected an array of at most {MAX_BYTES} bytes. "
+            f"Received: one of shape {shape}"
+        )
+    return shape
+
+
+def _read_no_more_than(size, file):
+    """Reads what is there, or a piece more than the size, to know that there is more.
+
+    Piece by piece, so that a size alone takes no memory.
+    """
+    contents = bytearray()
+    while len(contents) <= size and (piece := file.read(_PIECE)):
+        contents += piece
+    return contents
 
 
 def _check_not_the_other(name, path):
     # No safeguard against attacks, so FIPS builds of Python may offer it as well.
-    digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    digest = hashlib.md5(read_bytes(path), usedforsecurity=False).hexdigest()
     for other, md5 in _MD5.items():
         if other != name and digest == md5:
             raise ValueError(

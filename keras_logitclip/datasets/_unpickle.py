@@ -4,17 +4,25 @@ A pickle is a program that may call anything. Here it may name what NumPy's arra
 are pickled with, gets stand-ins for that, and everything else is an error. The
 stand-ins record the bytes, dtype and shape of an array. NumPy sees them only
 afterwards, since its own `__setstate__` trusts what it is given.
+
+Nor does a small file take much memory or time: nothing is copied as often as a pickle
+asks for, and nothing is hashed, compared or printed as a whole that may hold the same
+object again and again, to any depth.
 """
 
 import io
 import pickle
+import reprlib
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from keras_logitclip.datasets._files import read_bytes
+
 # What `torch.save` wrote first, up to PyTorch 1.5.
 _LEGACY_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+_BYTE_ORDERS = ("|", "<", ">", "=")
 _DTYPES = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 
 
@@ -28,7 +36,7 @@ def read_pickle(path: Path) -> dict:
     Raises:
         ValueError: If the file is damaged or holds anything else.
     """
-    data = path.read_bytes()
+    data = read_bytes(path)
     try:
         contents = _load(_pickle_of(data))
         return {_text(key): _to_numpy(value) for key, value in contents.items()}
@@ -40,13 +48,18 @@ def read_pickle(path: Path) -> dict:
         ) from error
 
 
+def names_in(contents: dict) -> str:
+    """Returns the keys of what was read, the first of them if there are many."""
+    return ", ".join(str(key)[:40] for key in list(contents)[:10])
+
+
 class _Dtype:
     def __init__(self, code, align=False, copy=False):
-        self.code = _text(code)
+        self.code = code
         self.byte_order = "|"
 
     def __setstate__(self, state):
-        self.byte_order = _text(state[1])
+        self.byte_order = state[1]
 
 
 class _Array:
@@ -57,17 +70,90 @@ class _Array:
         _, self.shape, self.dtype, self.is_fortran, self.data = state
 
 
+class _Encoder:
+    """Encodes each text once, however often a pickle asks for its bytes."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self):
+        self._known = {}
+
+    def __call__(self, text, encoding):
+        if encoding != "latin1":
+            raise pickle.UnpicklingError("an encoding other than latin1")
+        if text not in self._known:
+            self._known[text] = text.encode(encoding)
+        return self._known[text]
+
+    def __setstate__(self, state):
+        raise pickle.UnpicklingError("a state of a function")
+
+
 _STAND_INS = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,  # Up to NumPy 1.
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): str.encode,  # Bytes, in the protocols before 3.
+}
+
+# What no pickle of arrays does: to look into the process, to make objects without a
+# call, sets, and integers of any length.
+_REFUSED = {
+    pickle.PERSID,
+    pickle.BINPERSID,
+    pickle.EXT1,
+    pickle.EXT2,
+    pickle.EXT4,
+    pickle.INST,
+    pickle.OBJ,
+    pickle.NEWOBJ,
+    pickle.NEWOBJ_EX,
+    pickle.EMPTY_SET,
+    pickle.ADDITEMS,
+    pickle.FROZENSET,
+    pickle.LONG4,
+    pickle.BYTEARRAY8,
+    pickle.NEXT_BUFFER,
+    pickle.READONLY_BUFFER,
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+def _as_list(count):
+    """Returns what makes a list of the objects of a tuple."""
+
+    def load(unpickler):
+        unpickler.stack[-count:] = [unpickler.stack[-count:]]
+
+    return load
+
+
+class _ArrayUnpickler(pickle._Unpickler):
+    """Runs pickles of arrays.
+
+    In Python, because the one in C makes a table as large as the highest number that a
+    file gives to an object. With lists for tuples, whose hashes could take for ever.
+    """
+
+    dispatch = {
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if bytes([code]) not in _REFUSED
+    } | {
+        pickle.EMPTY_TUPLE[0]: pickle._Unpickler.load_empty_list,
+        pickle.TUPLE[0]: pickle._Unpickler.load_list,
+        pickle.TUPLE1[0]: _as_list(1),
+        pickle.TUPLE2[0]: _as_list(2),
+        pickle.TUPLE3[0]: _as_list(3),
+    }
+
+    def __init__(self, file):
+        # Texts of Python 2 stay bytes, the contents of its arrays among them.
+        super().__init__(file, encoding="bytes")
+        self._encoder = _Encoder()
+
     def find_class(self, module, name):
+        if (module, name) == ("_codecs", "encode"):  # In the protocols before 3.
+            return self._encoder
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"a reference to `{module}.{name}`")
         return _STAND_INS[module, name]
@@ -78,30 +164,30 @@ def _pickle_of(data: bytes) -> io.BytesIO:
     if not zipfile.is_zipfile(io.BytesIO(data)):
         return io.BytesIO(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        (name,) = [x for x in archive.namelist() if x.endswith("/data.pkl")]
-        return io.BytesIO(archive.read(name))
+        (pickled,) = [x for x in archive.infolist() if x.filename.endswith("/data.pkl")]
+        if pickled.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("a compressed archive, which PyTorch does not write")
+        return io.BytesIO(archive.read(pickled))
 
 
 def _load(file: io.BytesIO):
-    contents = _load_one(file)
+    contents = _ArrayUnpickler(file).load()
     if contents == _LEGACY_TORCH_MAGIC:
         for _ in ("protocol version", "system"):
-            _load_one(file)
-        contents = _load_one(file)
+            _ArrayUnpickler(file).load()
+        contents = _ArrayUnpickler(file).load()
     return contents
-
-
-def _load_one(file):
-    # Texts of Python 2 stay bytes, the contents of its arrays among them.
-    return _ArrayUnpickler(file, encoding="bytes").load()
 
 
 def _to_numpy(value):
     if not isinstance(value, _Array):
         return value
-    if value.dtype.code not in _DTYPES:
-        raise TypeError(f"an array of dtype {value.dtype.code!r}")
-    dtype = np.dtype(value.dtype.code).newbyteorder(value.dtype.byte_order)
+    code, byte_order = _text(value.dtype.code), _text(value.dtype.byte_order)
+    if code not in _DTYPES:
+        raise TypeError(f"an array of dtype {reprlib.repr(code)}")
+    if byte_order not in _BYTE_ORDERS:
+        raise TypeError("an array of an unknown byte order")
+    dtype = np.dtype(code).newbyteorder(byte_order)
     order = "F" if value.is_fortran else "C"
     return np.frombuffer(value.data, dtype).reshape(value.shape, order=order)
 
