@@ -53,10 +53,13 @@ def torch_zip(data):
     return file.getvalue()
 
 
+LEGACY_END = pickle.dumps([], 2)
+
+
 def torch_legacy(data):
     magic = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
     system = pickle.dumps({"little_endian": True}, 2)
-    return magic + pickle.dumps(1001, 2) + system + data + pickle.dumps([], 2)
+    return magic + pickle.dumps(1001, 2) + system + data + LEGACY_END
 
 
 CONTAINERS = {"plain": bytes, "zip": torch_zip, "legacy": torch_legacy}
