@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
 
 from keras_logitclip import losses
 from keras_logitclip import noise
@@ -23,6 +24,10 @@ from keras_logitclip.study._data import load_data
 from keras_logitclip.study._data import make_noise
 from keras_logitclip.study._losses import l1_weight
 from keras_logitclip.study._losses import make_loss
+from tests.damages import MIB
+from tests.damages import damages
+from tests.damages import little
+from tests.damages import reproducibly
 from tests.study_files import BACKEND
 from tests.study_files import TRAINED_ON
 from tests.study_files import load
@@ -208,6 +213,47 @@ def test_files_that_are_no_study():
         load(name="a b.toml")
     with pytest.raises(OSError, match="missing.toml"):
         study.load("missing.toml")
+    with pytest.raises(OSError, match="Is a directory"):
+        study.load(".")
+
+
+@given(damaged=damages())
+@reproducibly
+def test_a_damaged_study_file(damaged):
+    path = write_study(Path("."), {})
+    path.write_bytes(damaged(path.read_bytes()))
+    with little():
+        try:
+            loaded = study.load(path)
+        except ValueError as error:
+            message = str(error)
+        else:
+            assert loaded.cells
+            return
+    assert message.startswith("Cannot use small.toml: ")
+
+
+ENDLESS = {
+    "arrays": "x = " + 10**4 * "[" + 10**4 * "]",
+    "tables": "[model]\nname = 'mlp'\n" + ".".join(1100 * ["x"]) + " = 1",
+    "optimizer": "[optimizer]\nname = 'sgd'\n" + ".".join(1100 * ["x"]) + " = 1",
+    "epochs": f"epochs = {10**400}",
+    "rate": f"[optimizer]\nname = 'sgd'\nlearning_rate = {10**400}",
+    "digits": f"epochs = {10**4 * '9'}",
+}
+
+
+@pytest.mark.parametrize("contents", ENDLESS.values(), ids=ENDLESS)
+def test_study_files_with_endless_values(contents):
+    path = write_study(Path("."), {})
+    lines = path.read_text().splitlines()
+    section = contents.splitlines()[0]
+    start = lines.index(section) if section in lines else 0
+    end = start + 3 if start else 1
+    path.write_text("\n".join([*lines[:start], contents, *lines[end:]]))
+    # Python's parser remembers every table on the way to a value.
+    with little(64 * MIB), pytest.raises(ValueError, match="^Cannot use small.toml: "):
+        study.load(path)
 
 
 # Data and noise.

@@ -178,7 +178,8 @@ def load(path: str | Path) -> Study:
                 f"Received: {path.name!r}"
             )
         return Study(name, path.parent, check_settings(contents))
-    except ValueError as error:
+    # The latter two for numbers and for nesting without end.
+    except (ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"Cannot use {path.name}: {error}") from error
 
 
