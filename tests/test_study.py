@@ -18,6 +18,7 @@ from keras_logitclip import noise
 from keras_logitclip import study
 from keras_logitclip.__main__ import main
 from keras_logitclip.losses.presets import PRESETS
+from keras_logitclip.study import _run
 from keras_logitclip.study import _training
 from keras_logitclip.study._config import Cell
 from keras_logitclip.study._data import load_data
@@ -705,6 +706,49 @@ def test_a_server_that_goes_away(what, finished, monkeypatch, caplog):
     assert failed
     assert "The database went away" in caplog.text
     assert record["epochs"]["loss"] == finished[1][0]["epochs"]["loss"]
+
+
+# Results that were damaged.
+
+
+@pytest.mark.gradients
+@given(damaged=damages())
+@reproducibly
+def test_a_damaged_record_is_none(finished, damaged):
+    (path, *_) = sorted((finished[0] / "results" / "cells").iterdir())
+    valid = _run._finished_record(path)
+    assert valid in finished[1]
+    copy = Path("copy.json")
+    copy.write_bytes(damaged(path.read_bytes()))
+    with little():
+        assert _run._finished_record(copy) in (None, valid)
+
+
+NO_RECORDS = {
+    "empty": "",
+    "null": "null",
+    "number": "1",
+    "list": "[{}]",
+    "text": '"sha256"',
+    "no-digest": '{"epochs": {}}',
+    "wrong-digest": '{"epochs": {}, "sha256": null}',
+    "deep": 10**5 * "[" + 10**5 * "]",
+    "long": 10**6 * "9",
+}
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("contents", NO_RECORDS.values(), ids=NO_RECORDS)
+def test_a_foreign_record_is_trained_again(contents, finished, count_trainings):
+    loaded = load(epochs=2)
+    (cell,) = loaded.cells
+    path = Path("results/small/cells") / f"{_run.cell_name(loaded, cell)}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(contents)
+    (record,) = run(loaded)
+    assert count_trainings == [cell]
+    assert record["epochs"]["loss"] == finished[1][0]["epochs"]["loss"]
+    assert _run._finished_record(path) == record
 
 
 def test_another_backend_than_that_of_the_study():

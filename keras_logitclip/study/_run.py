@@ -29,6 +29,7 @@ from keras_logitclip.tuning._checks import split
 
 _REPORT_SECONDS = 1.0
 _RECORD = "record"
+_DIGEST = "sha256"
 
 
 def run(
@@ -170,7 +171,7 @@ def _work(opened, study, folder, storage, data_dir, grace_period, on_progress):
             reporter = _Reporter(trial, on_progress)
             record = train(study, cell, data, noisy, backup, reporter)
             # Kept on disk as well, should the database be away at this moment.
-            write_json(finished, record)
+            write_json(finished, {**record, _DIGEST: _digest(record)})
         trial.set_user_attr(_RECORD, record)
         # Not before: until then a kill would cost the whole training.
         shutil.rmtree(backup, ignore_errors=True)
@@ -188,10 +189,18 @@ def _work(opened, study, folder, storage, data_dir, grace_period, on_progress):
 
 
 def _finished_record(path):
+    """Returns the record that a file holds, `None` if it is damaged."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        record = json.loads(path.read_text())
+        digest = record.pop(_DIGEST)
+        return record if digest == _digest(record) else None
+    except Exception:  # Anything can come of a damaged file.
         return None
+
+
+def _digest(contents):
+    encoded = json.dumps(contents, sort_keys=True).encode()
+    return hashlib.sha256(encoded).hexdigest()
 
 
 class _Reporter:
@@ -217,9 +226,7 @@ def cell_name(study: Study, cell: Cell) -> str:
     """
     value = "" if cell.value is None else f"-{cell.value:g}"
     name = f"{cell.noise}-{cell.loss}-{cell.method}{value}-{cell.seed}"
-    contents = [FORMAT, study.name, study.settings, cell]
-    encoded = json.dumps(contents, sort_keys=True).encode()
-    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    digest = _digest([FORMAT, study.name, study.settings, cell])[:8]
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}-{digest}"
 
 
