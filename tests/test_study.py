@@ -5,6 +5,7 @@ import errno
 import os
 import pickle
 import re
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from keras_logitclip import losses
 from keras_logitclip import noise
 from keras_logitclip import study
 from keras_logitclip.__main__ import main
+from keras_logitclip._jobs import queue
 from keras_logitclip.losses.presets import PRESETS
 from keras_logitclip.study import _run
 from keras_logitclip.study import _training
@@ -749,6 +751,39 @@ def test_a_foreign_record_is_trained_again(contents, finished, count_trainings):
     assert count_trainings == [cell]
     assert record["epochs"]["loss"] == finished[1][0]["epochs"]["loss"]
     assert _run._finished_record(path) == record
+
+
+@pytest.mark.gradients
+@given(damaged=damages())
+@reproducibly
+def test_a_damaged_database(finished, damaged):
+    """It is refused, or it can be read, as what SQLite itself does not notice."""
+    loaded = study.load(finished[0] / "small.toml")
+    path = Path("study.db")
+    path.write_bytes(damaged((finished[0] / "results" / "study.db").read_bytes()))
+    try:
+        with queue.explained_errors():
+            records = _run.records(_run.open_store(loaded, Path("."), None), loaded)
+    except (ValueError, ConnectionError) as error:
+        message = str(error)
+        assert "study.db is damaged" in message or "the database" in message.lower()
+    else:
+        assert len(records) <= len(finished[1])
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("size", [20, 5000, -5000])
+def test_a_database_that_is_replaced(size, finished, count_trainings):
+    """What was trained is taken from the records beside it."""
+    shutil.copytree(finished[0] / "results", "results")
+    loaded = study.load(finished[0] / "small.toml")
+    database = Path("results/study.db")
+    database.write_bytes(database.read_bytes()[:size])
+    with pytest.raises(ValueError, match="results/study.db is damaged. Move it"):
+        run(loaded, results="results")
+    database.unlink()
+    assert run(loaded, results="results") == finished[1]
+    assert not count_trainings
 
 
 def test_another_backend_than_that_of_the_study():

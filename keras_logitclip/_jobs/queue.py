@@ -19,6 +19,8 @@ _BEGUN = "begun"
 _JOB = "job"
 # How long to wait for a database server that was reached before.
 _PATIENCE_SECONDS = 300
+# How long to wait for a file, which has one writer at a time.
+_FILE_TIMEOUT = 100
 
 Job = tuple
 
@@ -58,12 +60,15 @@ def open_study(url: str, study_name: str, settings: dict, grace_period: int):
     """Opens a study, or makes it if there is none of that name.
 
     Raises:
-        ValueError: If there is one with other settings, or of a newer version.
+        ValueError: If there is one with other settings, or of a newer version, or if
+            the file of the database is damaged.
         ImportError: If the driver of the database is not installed.
         ConnectionError: If the database cannot be reached.
     """
     optuna = import_optuna()
     with quiet(), explained_errors():
+        if url.startswith("sqlite"):
+            _check_file(url)
         storage = _open_or_create_storage(url, grace_period)
         study = optuna.create_study(
             storage=storage,
@@ -79,6 +84,31 @@ def open_study(url: str, study_name: str, settings: dict, grace_period: int):
         else:
             _check_settings(stored, settings, study_name)
     return study
+
+
+def _check_file(url):
+    """Raises an error for a database that parts are missing from.
+
+    It could be read for a while, and then not any more.
+    """
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url, connect_args={"timeout": _FILE_TIMEOUT})
+    try:
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    except sqlalchemy.exc.OperationalError:
+        return  # Who opens it next will say why it cannot be opened.
+    except sqlalchemy.exc.DatabaseError as error:
+        found = error.orig
+    finally:
+        engine.dispose()
+    if str(found) != "ok":
+        raise ValueError(
+            f"The database {engine.url.database} is damaged. Move it elsewhere, and "
+            "the same call makes a new one; the cells that a study has trained are "
+            f"taken from the folder `cells` in its results. Received: {found}"
+        )
 
 
 def _open_or_create_storage(url, grace_period):
@@ -104,8 +134,7 @@ def _open_storage(url, grace_period):
             patiently(super().record_heartbeat, trial_id)
 
     is_file = url.startswith("sqlite")
-    # A file has one writer at a time; others wait.
-    options = {"timeout": 100} if is_file else {"connect_timeout": 10}
+    options = {"timeout": _FILE_TIMEOUT} if is_file else {"connect_timeout": 10}
     try:
         storage = PatientStorage(
             url,
