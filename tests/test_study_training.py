@@ -2,19 +2,26 @@
 
 import datetime
 import gc
+import io
 import json
+import os
+import pickle
 import shutil
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
 
 from keras_logitclip.study import _training
 from keras_logitclip.study._config import Cell
 from keras_logitclip.study._config import make_optimizer
 from keras_logitclip.study._data import load_data
 from keras_logitclip.study._data import make_noise
+from tests.damages import damages
+from tests.damages import little
+from tests.damages import reproducibly
 from tests.study_files import TRAINED_ON
 from tests.study_files import load
 from tests.study_files import own_directory  # noqa: F401
@@ -217,6 +224,92 @@ def test_a_damaged_backup_is_not_used(name, undisturbed, backup, caplog):
     assert without_times(record) == undisturbed
     caplog.clear()  # Its error refers to the file,
     gc.collect()  # which would be warned of if it were still open.
+
+
+class Calling:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def state_of(model):
+    return {
+        name: keras.ops.convert_to_numpy(variable)
+        for name, variable in _training._state(model).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def restore(backup):
+    """Restores a backup from bytes; returns the measurements and the state."""
+    loaded = load(backup.parent, epochs=4, **RANDOM_MODEL)
+    (cell,) = loaded.cells
+    model = _training._compiled_model(loaded, cell, load_data(loaded, None), 4)
+
+    def restore(contents):
+        epochs, path = {}, Path("restored/backup.npz")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(contents)
+        try:
+            _training.Backup(path.parent, epochs).restore(model)
+        except Exception:
+            assert not epochs
+            raise
+        return epochs, state_of(model)
+
+    restore.valid = (backup / "backup.npz").read_bytes()
+    return restore
+
+
+@pytest.mark.once
+@given(damaged=damages())
+@reproducibly
+def test_a_backup_with_other_bytes(restore, damaged):
+    """It is not restored, or as it was: not all bytes of a file are read."""
+    expected_epochs, expected_state = restore(restore.valid)
+    with little():
+        try:
+            epochs, state = restore(damaged(restore.valid))
+        except Exception:
+            return
+    assert epochs == expected_epochs
+    for name, value in state.items():
+        np.testing.assert_array_equal(value, expected_state[name])
+
+
+def saved(save=np.savez, **others):
+    """A backup with other arrays than those that belong there."""
+
+    def contents(valid):
+        with np.load(io.BytesIO(valid)) as arrays:
+            file = io.BytesIO()
+            save(file, **{**arrays, **others})
+        return file.getvalue()
+
+    return contents
+
+
+HOSTILE_BACKUPS = {
+    "calling": saved(epochs=np.array([Calling()], object)),
+    "pickle": lambda valid: pickle.dumps(Calling()),
+    "array": lambda valid: b"\x93NUMPY" + valid,
+    "compressed": saved(np.savez_compressed, **{"variable 0": np.zeros(2**25)}),
+    "size": lambda valid: valid.replace(b"(8, 4)", b"(8e, )"),
+    "shape": lambda valid: valid.replace(b"(6, 8), }   ", b"(2**40,), } "),
+    "huge": lambda valid: valid.replace(b"(6, 8), }       ", b"(99999999999,), }"),
+    "nested": saved(epochs=10**5 * "["),
+    "list": saved(epochs="[]"),
+    "numbers": saved(epochs=json.dumps({"loss": 1})),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("hostile", HOSTILE_BACKUPS.values(), ids=HOSTILE_BACKUPS)
+def test_a_hostile_backup_is_not_restored(hostile, restore):
+    contents = hostile(restore.valid)
+    assert contents != restore.valid
+    with little(), pytest.raises(Exception):  # noqa: B017, PT011
+        restore(contents)
+    assert not Path("executed").exists()
 
 
 def test_samples_are_on_the_device():

@@ -186,11 +186,14 @@ class Backup(keras.callbacks.Callback):
         model.optimizer.build(model.trainable_variables)
         # NumPy itself would leave a file open that it cannot read.
         with self.path.open("rb") as file, np.load(file) as saved:
+            if any(member.compress_type for member in saved.zip.infolist()):
+                raise ValueError("It is compressed, and could be of any size.")
             epochs = json.loads(str(saved["epochs"]))
+            first_epoch = len(epochs["loss"])
             for name, variable in _state(model).items():
                 variable.assign(saved[name])
         self.epochs.update(epochs)
-        return len(epochs["loss"])
+        return first_epoch
 
     def on_epoch_end(self, epoch, logs=None):
         start = time.perf_counter()
