@@ -12,6 +12,7 @@ from keras_logitclip._arguments import check_transition_matrix
 from keras_logitclip._arguments import describe_seed
 from keras_logitclip._labels import check_class_ids
 from keras_logitclip.noise._noisy_labels import NoisyLabels
+from keras_logitclip.noise._transition import Transition
 from keras_logitclip.noise._transition import draw_exactly
 from keras_logitclip.noise._transition import draw_independently
 
@@ -65,9 +66,15 @@ samples=6, num_classes=3, seed=0)
     kind, targets = "symmetric", num_classes - 1
     if check_flag("include_true_class", include_true_class):
         kind, targets = "symmetric, true class included", num_classes
-    matrix = np.full((num_classes, num_classes), rate / targets)
-    np.fill_diagonal(matrix, 1 - rate * (num_classes - 1) / targets)
-    return _draw(labels, matrix, kind, rate, exact, seed)
+    stay = 1 - rate * (num_classes - 1) / targets
+
+    def row(label):
+        probabilities = np.full(num_classes, rate / targets)
+        probabilities[label] = stay
+        return probabilities
+
+    transition = Transition(np.full(num_classes, stay), row)
+    return _draw(labels, transition, kind, rate, exact, seed)
 
 
 def asymmetric(
@@ -124,11 +131,8 @@ def asymmetric(
         - [Patrini et al., 2017](https://arxiv.org/abs/1609.03683)
     """
     rate, mapping = check_rate(rate), _check_mapping(mapping)
-    matrix = np.eye(len(mapping))
-    confused = np.flatnonzero(mapping != np.arange(len(mapping)))
-    matrix[confused, confused] = 1 - rate
-    matrix[confused, mapping[confused]] = rate
-    return _draw(labels, matrix, "asymmetric", rate, exact, seed)
+    transition = _to_one_class(mapping, rate)
+    return _draw(labels, transition, "asymmetric", rate, exact, seed)
 
 
 def pair_flip(
@@ -172,9 +176,8 @@ def pair_flip(
         - [Han et al., 2018](https://arxiv.org/abs/1804.06872)
     """
     rate, num_classes = check_rate(rate), check_num_classes(num_classes)
-    stay = np.eye(num_classes)
-    matrix = (1 - rate) * stay + rate * np.roll(stay, 1, axis=1)
-    return _draw(labels, matrix, "pair flip", rate, exact, seed)
+    transition = _to_one_class(np.roll(np.arange(num_classes), -1), rate)
+    return _draw(labels, transition, "pair flip", rate, exact, seed)
 
 
 def from_transition(
@@ -221,16 +224,30 @@ def from_transition(
     matrix = matrix / matrix.sum(1, keepdims=True)
     clean = check_class_ids(labels, len(matrix))
     rate = float(np.mean(1 - matrix.diagonal()[clean]))
-    return _draw(clean, matrix, "transition matrix", rate, exact, seed)
+    transition = Transition(matrix.diagonal(), matrix.__getitem__)
+    return _draw(clean, transition, "transition matrix", rate, exact, seed)
 
 
-def _draw(labels, matrix, kind, rate, exact, seed):
-    num_classes = len(matrix)
+def _to_one_class(mapping, rate):
+    """Returns the transition of classes that are each mistaken for one class."""
+    diagonal = np.where(mapping == np.arange(len(mapping)), 1, 1 - rate)
+
+    def row(label):
+        probabilities = np.zeros(len(mapping))
+        probabilities[mapping[label]] = rate
+        probabilities[label] = diagonal[label]
+        return probabilities
+
+    return Transition(diagonal, row)
+
+
+def _draw(labels, transition, kind, rate, exact, seed):
+    num_classes = len(transition.diagonal)
     clean, rng = check_class_ids(labels, num_classes), check_seed(seed)
     if check_flag("exact", exact):
-        kind, noisy = f"{kind}, exact counts", draw_exactly(clean, matrix, rng)
+        kind, noisy = f"{kind}, exact counts", draw_exactly(clean, transition, rng)
     else:
-        noisy = draw_independently(clean, matrix, rng)
+        noisy = draw_independently(clean, transition, rng)
     return NoisyLabels(noisy, clean, num_classes, kind, rate, describe_seed(seed))
 
 

@@ -54,6 +54,9 @@ def instance_dependent(
     `w` differently may draw another label where a draw lies within about 1e-10
     of a boundary between classes: not one of 50,000 labels, in all likelihood.
 
+    Of `w`, one class is in memory at a time. Drawing all of it takes hours where there
+    are tens of thousands of classes.
+
     Args:
         features: Array of shape `(samples, ...)`, such as images, of any real
             dtype; all axes but the first are one row of features.

@@ -1,18 +1,32 @@
-"""Drawing noisy labels from a transition matrix."""
+"""Drawing noisy labels with the probabilities of a transition matrix."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 
+class Transition(NamedTuple):
+    """A transition matrix, row by row: of many classes it would not fit into memory.
+
+    Attributes:
+        diagonal: For each class the probability that a label stays.
+        row: Returns the row of a class.
+    """
+
+    diagonal: np.ndarray
+    row: Callable[[int], np.ndarray]
+
+
 def draw_independently(
-    clean: np.ndarray, matrix: np.ndarray, rng: np.random.Generator
+    clean: np.ndarray, transition: Transition, rng: np.random.Generator
 ) -> np.ndarray:
     """Draws each noisy label from the row of its clean one."""
     noisy = np.empty_like(clean)
     uniform = rng.random(len(clean))
-    for row, members in zip(matrix, _members(clean, len(matrix)), strict=True):
-        cumulative = np.cumsum(row)
+    for label, members in _members(clean, len(transition.diagonal)):
+        cumulative = np.cumsum(transition.row(label))
         # Ends in exactly 1, which no draw reaches.
         cumulative /= cumulative[-1]
         noisy[members] = np.searchsorted(cumulative, uniform[members], side="right")
@@ -20,7 +34,7 @@ def draw_independently(
 
 
 def draw_exactly(
-    clean: np.ndarray, matrix: np.ndarray, rng: np.random.Generator
+    clean: np.ndarray, transition: Transition, rng: np.random.Generator
 ) -> np.ndarray:
     """Flips the expected number of labels of each class to each other class.
 
@@ -28,15 +42,16 @@ def draw_exactly(
     classes, then for each class the labels that its flips lead to.
     """
     noisy = clean.copy()
-    samples = np.bincount(clean, minlength=len(matrix))
-    flips = apportion(samples * (1 - matrix.diagonal()), rng)
-    for label, members in enumerate(_members(clean, len(matrix))):
+    num_classes = len(transition.diagonal)
+    samples = np.bincount(clean, minlength=num_classes)
+    flips = apportion(samples * (1 - transition.diagonal), rng)
+    for label, members in _members(clean, num_classes):
         if flips[label]:
-            others = matrix[label].copy()
+            others = transition.row(label).copy()
             others[label] = 0
             counts = apportion(flips[label] * others / others.sum(), rng)
             chosen = rng.permutation(members)[: flips[label]]
-            noisy[chosen] = np.repeat(np.arange(len(matrix)), counts)
+            noisy[chosen] = np.repeat(np.arange(num_classes), counts)
     return noisy
 
 
@@ -55,6 +70,9 @@ def apportion(quotas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _members(labels, num_classes):
-    """Returns the positions of each class, without a scan of the labels for each."""
+    """Yields each class that there is, and its positions, from one sort."""
+    order = np.argsort(labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=num_classes))
-    return np.split(np.argsort(labels, kind="stable"), ends[:-1])
+    starts = np.concatenate([[0], ends[:-1]])
+    for label in np.flatnonzero(ends > starts):
+        yield label, order[starts[label] : ends[label]]
