@@ -230,15 +230,31 @@ def test_an_idx_file_that_unpacks_to_as_much_as_it_says(tmp_path):
         refuses(lambda: datasets.load("mnist", tmp_path), path)
 
 
-def nested(begin, reference_twice, end, depth=60):
-    """A pickle that doubles an object again and again, each time by reference."""
-    return b"\x80\x02" + begin + depth * reference_twice + end
+def nested(refer_twice):
+    """Opcodes of an object that refers twice to one that refers twice, and so on."""
+    store = b"q\0" + b"0"  # And take it off the stack.
+    return b"K\1" + store + 60 * (refer_twice + store) + b"h\0"
 
 
-# Each opcode stores an object that refers twice to the one before.
-TUPLES = nested(b"K\x01q\0", b"h\0h\0\x86q\0", b"")
-LISTS = nested(b"K\x01q\0", b"](h\0h\0eq\0", b"")
-TEXT = pickle.BINUNICODE + struct.pack("<I", 2**18) + bytes(2**18) + b"q\0"
+TUPLES = nested(b"h\0h\0\x86")
+LISTS = nested(b"](h\0h\0e")
+SETS = nested(b"(h\0h\0\x91")
+TEXT = pickle.BINUNICODE + struct.pack("<I", 2**18) + bytes(2**18)
+BYTES = pickle.BINSTRING + struct.pack("<I", 2**18) + bytes(2**18)
+
+
+def calls(name, *arguments):
+    """A dictionary of what many calls with the same arguments return."""
+    stored = b"".join(
+        argument + b"q" + bytes([i]) + b"0" for i, argument in enumerate(arguments)
+    )
+    stored += b"c" + name + b"q\x7f0"
+    call = b"h\x7f(" + b"".join(b"h" + bytes([i]) for i in range(len(arguments)))
+    keys = (b"M" + struct.pack("<H", i) for i in range(4000))
+    called = b"".join(key + call + b"tR" for key in keys)
+    return b"\x80\x02" + stored + b"}(" + called + b"u."
+
+
 PICKLE_BOMBS = {
     "place": b"\x80\x02Nr\xff\xff\xff\x7f.",
     "place-in-text": b"Np2147483647\n.",
@@ -250,23 +266,17 @@ PICKLE_BOMBS = {
     "long-integer": b"\x80\x02}K\0\x8b" + struct.pack("<i", MIB) + MIB * b"1" + b"s.",
     "integer-in-text": b"L" + MIB * b"9" + b"L\n.",
     "frame": b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b".",
-    "hashes": b"\x80\x02}" + TUPLES[2:] + b"Ns.",
-    "sets": b"\x80\x04}(" + 40 * b"K\1\x91\x94(h\0" + b"Ns.",
-    "whole-file": TUPLES + b".",
-    "values": b"\x80\x02}K\0" + LISTS[2:] + b"s.",
-    "list-of-labels": b"\x80\x02}(U\4dataNU\6labels]" + LISTS[2:] + b"au.",
+    "hashes": b"\x80\x02}" + TUPLES + b"Ns.",
+    "sets": b"\x80\x04}" + SETS + b"Ns.",
+    "whole-file": b"\x80\x02" + TUPLES + b".",
+    "values": b"\x80\x02}K\0" + LISTS + b"s.",
+    "reference": b"\x80\x02c" + 2**18 * b"x" + b"\ny\n.",
     "depth": b"\x80\x02}K\0" + 2**14 * b"]" + 2**14 * b"a" + b"s.",
     "keys": b"\x80\x02}" + TEXT + b"Ns.",
     "many-keys": pickle.dumps(dict.fromkeys(range(10**5)), 2),
-    "encoded-again": b"\x80\x02}" + TEXT + b"0c_codecs\nencode\nq\1U\6latin1q\2"
-    + b"}(" + b"".join(
-        b"M" + struct.pack("<H", i) + b"h\1h\0h\2\x86R" for i in range(4000)
-    ) + b"us.",
-    "codes": b"\x80\x02}" + TEXT + b"0cnumpy\ndtype\nq\1}("
-    + b"".join(
-        b"M" + struct.pack("<H", i) + b"h\1h\0\x85R" for i in range(4000)
-    ) + b"us.",
-}  # fmt: skip
+    "encoded-again": calls(b"_codecs\nencode\n", TEXT, b"X\6\0\0\0latin1"),
+    "codes": calls(b"numpy\ndtype\n", BYTES),
+}
 
 
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
@@ -284,9 +294,9 @@ def test_pickles_that_want_much(bomb, container, tmp_path):
 ARRAY = pickle.dumps({"data": PIXELS, "labels": [0, 1]}, 2)
 ARRAY_BOMBS = {
     "shape": ARRAY.replace(b"K\x02M\x00\x0c\x86", b"J\xff\xff\xff\x7fM\0\x0c\x86"),
-    "code": ARRAY.replace(b"X\x02\x00\x00\x00u1", TUPLES[2:]),
-    "byte-order": ARRAY.replace(b"X\x01\x00\x00\x00|", TUPLES[2:]),
-    "labels": ARRAY.replace(b"K\x00K\x01e", LISTS[2:] + b"K\x01e"),
+    "code": ARRAY.replace(b"X\x02\x00\x00\x00u1", TUPLES),
+    "byte-order": ARRAY.replace(b"X\x01\x00\x00\x00|", TUPLES),
+    "labels": ARRAY.replace(b"K\x00K\x01e", LISTS + b"K\x01e"),
 }
 
 

@@ -1,6 +1,5 @@
 """The Python version of CIFAR-10 and CIFAR-100: pickled batches."""
 
-import reprlib
 from pathlib import Path
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 from keras_logitclip.datasets._files import find_files
 from keras_logitclip.datasets._unpickle import names_in
 from keras_logitclip.datasets._unpickle import read_pickle
+from keras_logitclip.datasets._unpickle import shown
 
 _CIFAR10_TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 _PIXELS = 3 * 32 * 32
@@ -55,7 +55,7 @@ def _read_batch(path: Path, labels_key: str, num_classes: int):
         if type(label) is not int or not 0 <= label < num_classes:
             raise ValueError(
                 f"Cannot read {path}: expected integer labels in [0, {num_classes}). "
-                f"Received: {reprlib.repr(label)}"
+                f"Received: {shown(label)}"
             )
     return pixels, np.array(labels, "int64")
 

@@ -22,6 +22,8 @@ from keras_logitclip.datasets._files import read_bytes
 
 # What `torch.save` wrote first, up to PyTorch 1.5.
 _LEGACY_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+# How many letters of what a file holds to show in an error.
+_SHOWN = 200
 _BYTE_ORDERS = ("|", "<", ">", "=")
 _DTYPES = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 
@@ -44,13 +46,18 @@ def read_pickle(path: Path) -> dict:
         raise ValueError(
             f"Cannot read {path}: expected a complete pickle of a dictionary of "
             "integer arrays. For safety, nothing else is loaded. "
-            f"Received: {type(error).__name__}: {error}"
+            f"Received: {type(error).__name__}: {str(error)[:_SHOWN]}"
         ) from error
 
 
 def names_in(contents: dict) -> str:
     """Returns the keys of what was read, the first of them if there are many."""
-    return ", ".join(str(key)[:40] for key in list(contents)[:10])
+    return ", ".join(str(key)[:_SHOWN] for key in list(contents)[:10])[:_SHOWN]
+
+
+def shown(value) -> str:
+    """Returns what an error says about a value, which may be nested to any depth."""
+    return reprlib.repr(value)[:_SHOWN]
 
 
 class _Dtype:
@@ -184,7 +191,7 @@ def _to_numpy(value):
         return value
     code, byte_order = _text(value.dtype.code), _text(value.dtype.byte_order)
     if code not in _DTYPES:
-        raise TypeError(f"an array of dtype {reprlib.repr(code)}")
+        raise TypeError(f"an array of dtype {shown(code)}")
     if byte_order not in _BYTE_ORDERS:
         raise TypeError("an array of an unknown byte order")
     dtype = np.dtype(code).newbyteorder(byte_order)
