@@ -50,6 +50,7 @@ class Server:
         command = [*self._user, *self._command]
         options = {"cwd": self._folder, "stdout": log, "stderr": subprocess.STDOUT}
         self._process = self._running.enter_context(started(command, **options))
+        self._running.callback(self._quit)
         wait_for(self._answers, "the server")
 
     def _answers(self):
@@ -57,13 +58,12 @@ class Server:
         command = [*map(str, self._is_ready)]
         return subprocess.run(command, timeout=60, check=False).returncode == 0
 
-    def stop(self) -> None:
-        """Closes all connections at once."""
+    def _quit(self):
+        """Closes all connections at once, and leaves no memory that is shared."""
         self._process.send_signal(signal.SIGQUIT)
         finish(self._process)
-        self.close()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Ends the process if it runs."""
         self._running.close()
 
@@ -78,7 +78,7 @@ def server(programs: Path):
             server.start()
             yield server
         finally:
-            server.close()
+            server.stop()
 
 
 def _as_server_user(folder):
