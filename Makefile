@@ -13,6 +13,7 @@
 # make test-oldest        both with the oldest versions that are supported (20)
 # make test-newest        both with the newest Keras (20)
 # make faults             whether the tests catch faults that are planted (half an hour)
+# make kills              studies that are killed a hundred times (20 minutes)
 # make demo               the quickstart (BACKEND=jax or torch instead of tensorflow)
 # make bench              speed and memory against plain cross-entropy (half an hour)
 # make lint               style checks; make format repairs what it can
@@ -36,7 +37,7 @@ test%: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help test test-all test-groups test-once test-numpy $(BACKENDS:%=test-%)
-.PHONY: $(GROUPS) test-oldest test-newest faults demo bench lint format build clean
+.PHONY: $(GROUPS) test-oldest test-newest faults kills demo bench lint format build clean
 help:
 	@grep '^# make' Makefile | cut -c3-
 
@@ -134,6 +135,9 @@ demo: $(DEMO_VENV)/installed
 
 bench: $(VENV)/installed
 	$(foreach backend,$(or $(BACKEND),$(BACKENDS)),$(call one_benchmark,$(backend)))
+
+kills: $(VENV)/installed
+	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.processes.kills
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

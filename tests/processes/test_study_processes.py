@@ -8,24 +8,24 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-optuna = pytest.importorskip("optuna")
+pytest.importorskip("optuna")
 
-from tests.processes.storages import trials_of  # noqa: E402
-from tests.study_files import without_times  # noqa: E402
-from tests.study_files import write_study  # noqa: E402
-from tests.subprocesses import LIMIT  # noqa: E402
-from tests.subprocesses import environment  # noqa: E402
-from tests.subprocesses import started  # noqa: E402
-from tests.subprocesses import wait_for  # noqa: E402
+from tests.processes.studies import backups
+from tests.processes.studies import check_trials
+from tests.processes.studies import is_running
+from tests.processes.studies import sqlite
+from tests.processes.studies import workers_of
+from tests.study_files import write_study
+from tests.subprocesses import LIMIT
+from tests.subprocesses import environment
+from tests.subprocesses import started
+from tests.subprocesses import wait_for
 
 pytestmark = pytest.mark.timeout(600)
-
-STATES = optuna.trial.TrialState
 
 # Long enough for a process to be met several times while it trains.
 LONG = {
@@ -74,24 +74,6 @@ def complete(path, results, *arguments):
         wait_until_complete(*process_and_log)
 
 
-def check_trials(url, name="small"):
-    """Returns the records of a study, and checks that it has each of them once."""
-    trials = trials_of(url, name)
-    assert not [t for t in trials if t.state in (STATES.RUNNING, STATES.WAITING)]
-    records = [t.user_attrs["record"] for t in trials if t.state == STATES.COMPLETE]
-    records = {_cell_of(record): without_times(record) for record in records}
-    assert len(records) == sum(t.state == STATES.COMPLETE for t in trials)
-    return records
-
-
-def _cell_of(record):
-    return tuple(record[name] for name in ("noise", "loss", "method", "value", "seed"))
-
-
-def sqlite(results):
-    return f"sqlite:///{results}/study.db"
-
-
 @pytest.fixture(scope="module")
 def long_study(tmp_path_factory):
     return write_study(tmp_path_factory.mktemp("long"), LONG)
@@ -107,17 +89,6 @@ def undisturbed(long_study):
     return records
 
 
-def backups(results):
-    """Returns the times at which backups were written."""
-    found = {}
-    for path in results.glob("backups/*/backup.npz"):
-        try:
-            found[path] = path.stat().st_mtime_ns
-        except FileNotFoundError:
-            continue  # The training ended.
-    return found
-
-
 def wait_for_training(results, process, log):
     """Waits for a backup that is newer than those that are there."""
     before = backups(results)
@@ -129,27 +100,8 @@ def wait_for_training(results, process, log):
     wait_for(is_training, "a training")
 
 
-def about(pid, name):
-    """Returns a file of /proc, empty for a process that has ended."""
-    try:
-        return Path(f"/proc/{pid}/{name}").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def workers_of(process):
-    children = about(process.pid, f"task/{process.pid}/children").split()
-    return [int(pid) for pid in children if "spawn_main" in about(pid, "cmdline")]
-
-
 def wait_for_workers(count, process):
-    wait_for(lambda: len(workers_of(process)) == count, f"{count} workers")
-
-
-def is_running(pid):
-    status = about(pid, "stat")
-    # A zombie waits for somebody to ask how it ended.
-    return bool(status) and status.rpartition(")")[2].split()[0] != "Z"
+    wait_for(lambda: len(workers_of(process.pid)) == count, f"{count} workers")
 
 
 # What is killed while it trains, one after the other, and how many workers there are
@@ -182,7 +134,7 @@ def test_kills(long_study, undisturbed):
             wait_for_training(results, *command)
             time.sleep(rng.uniform(0, 0.5))  # To meet it at any moment of an epoch.
             wait_for_workers(count, command[0])
-            if not kill(victim, command[0], workers_of(command[0])):
+            if not kill(victim, command[0], workers_of(command[0].pid)):
                 command = None
         # While it starts, too.
         starting, _ = stack.enter_context(running(*arguments))

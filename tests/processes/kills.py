@@ -1,0 +1,260 @@
+"""Kills studies at random moments, and compares what comes out with one left alone.
+
+KERAS_BACKEND=torch python -m tests.processes.kills [--kills 100] [--seed 0]
+
+The command `study run` is killed with SIGKILL and started again: with one worker and
+with two, on SQLite and, where it is installed, on PostgreSQL. Of two workers, one is
+killed, or the command, or all. Fails if a record or a line of the tables differs, is
+missing or doubled. A study that is complete before the last kill is followed by a new
+one.
+
+So that a hundred kills take minutes, all processes are forked, which imports nothing
+again, and a training is pretended: it takes 40 ms, and what it measures is drawn from
+the cell and its noisy labels. `test_study_processes` kills real ones.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import random
+import signal
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import optuna
+
+from keras_logitclip.__main__ import main as keras_logitclip
+from keras_logitclip.study import _run
+from keras_logitclip.study._config import FORMAT
+from tests.processes import postgresql
+from tests.processes.storages import trials_of
+from tests.processes.studies import STATES
+from tests.processes.studies import check_trials
+from tests.processes.studies import children_of
+from tests.processes.studies import is_running
+from tests.processes.studies import sqlite
+from tests.study_files import write_study
+from tests.subprocesses import LIMIT
+from tests.subprocesses import wait_for
+
+STUDY = {
+    "backend": "torch",
+    "epochs": 4,
+    "seeds": 10,
+    "noise": [{"kind": "symmetric", "rate": 0.4}, {"kind": "clean"}],
+    "methods": [{"losses": ["CE"], "taus": [2.0, 1.0, 0.5, 0.25]}],
+}
+CELLS = 100
+FORK = multiprocessing.get_context("fork")
+VICTIMS = ("one worker", "the command", "all")
+# Seconds in which a kill comes, for one kill in five after the start of a command, else
+# after the end of a training.
+START, TRAINING = 1.0, 0.1
+EPOCH_SECONDS = 0.01
+MEASURED = [
+    "loss",
+    "accuracy",
+    "noisy_accuracy",
+    "memorized",
+    "recovered",
+    "logit_norm",
+]
+
+
+def pretend_to_train(study, cell, data, noisy, folder, on_epoch_end):
+    """Takes the place of `train`: for the same cell it returns the same record."""
+    rng = np.random.default_rng([cell.seed, *noisy.labels, *repr(cell).encode()])
+    epochs = {name: [] for name in (*MEASURED, "seconds")}
+    for epoch in range(study.settings["epochs"]):
+        time.sleep(EPOCH_SECONDS)
+        for name in MEASURED:
+            epochs[name].append(rng.random())
+        epochs["seconds"].append(EPOCH_SECONDS)
+        on_epoch_end(epoch + 1, epochs)
+    return {
+        "format": FORMAT,
+        "study": study.name,
+        **cell._asdict(),
+        "noise_rate": noisy.rate,
+        "transition": noisy.transition.round(6).tolist(),
+        "epochs": epochs,
+        "seconds": sum(epochs["seconds"]),
+        "config": study.settings,
+        "versions": {},
+        "commit": None,
+        "started": "",
+    }
+
+
+class Command:
+    """`study run`, in a process of its own."""
+
+    def __init__(self, path: Path, results: Path, arguments: list):
+        self.results = results
+        options = ["--results", results, "--grace-period", 3, *arguments]
+        self.process = FORK.Process(
+            target=_run_command,
+            args=(["study", "run", path, *options], results.with_suffix(".log")),
+        )
+        self.process.start()
+        os.setpgid(self.process.pid, self.process.pid)
+
+    @property
+    def code(self):
+        return self.process.exitcode
+
+    def count_trained(self):
+        return len([*self.results.glob("cells/*.json")])
+
+    def kill(self, victim: str) -> bool:
+        """Kills one of the processes; returns whether the command goes on."""
+        workers = children_of(self.process.pid)
+        if victim == "one worker" and workers:
+            os.kill(workers[0], signal.SIGKILL)
+            return True
+        if victim == "the command":
+            self.process.kill()
+        else:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join(LIMIT)
+        # Workers whose command was killed leave.
+        wait_for(lambda: not any(map(is_running, workers)), "orphans")
+        return False
+
+    def close(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join()
+
+
+def _run_command(arguments, log):
+    multiprocessing.get_context = lambda method: FORK
+    _run.train = pretend_to_train
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    keras_logitclip([*map(str, arguments)])
+
+
+def wait_for_moment(command, start, rng):
+    """Waits, at the start of a command also for a moment of that."""
+    if start and rng.random() < 0.2:
+        time.sleep(rng.uniform(0, start))
+        return
+    before = command.count_trained()
+    wait_for(
+        lambda: command.code is not None or command.count_trained() > before,
+        "a training",
+    )
+    time.sleep(rng.uniform(0, TRAINING))
+
+
+def kill_study(path, results, workers, arguments, kills, rng):
+    """Kills a study until it is complete; returns the numbers of kills and starts."""
+    counts = Counter()
+    arguments = ["--workers", workers, *arguments]
+    goes_on = False
+    with contextlib.ExitStack() as stack:
+        while True:
+            if not goes_on:
+                command = Command(path, results, arguments)
+                stack.callback(command.close)
+                counts["starts"] += 1
+            if counts["kills"] == kills:
+                command.process.join(LIMIT)
+            else:
+                wait_for_moment(command, 0 if goes_on else START, rng)
+            if command.code is None and counts["kills"] < kills:
+                victim = rng.choice(VICTIMS) if workers > 1 else "all"
+                goes_on = command.kill(victim)
+                counts["kills"] += 1
+            elif command.code == 0:
+                return counts
+            else:
+                # All of its workers were killed, one by one.
+                assert command.code == 2, results.with_suffix(".log").read_text()
+                goes_on = False
+
+
+def begun_again(url, name):
+    """Returns how many cells were trained more than once, if only in part."""
+    # What is pruned was queued twice, and is not trained.
+    begun = Counter(
+        tuple(trial.user_attrs["job"])
+        for trial in trials_of(url, name)
+        if "begun" in trial.user_attrs and trial.state != STATES.PRUNED
+    )
+    return sum(count > 1 for count in begun.values())
+
+
+def tables(url, name, results):
+    """Returns the records of all cells and the table of the report."""
+    records = check_trials(url, name)
+    assert len(records) == CELLS, f"{len(records)} of {CELLS} cells are trained"
+    for record in records.values():
+        del record["study"]
+    return records, (results / "summary.csv").read_text()
+
+
+def kill_studies(folder, workers, server, kills, expected, rng):
+    """Kills as many studies as it takes; returns what was counted."""
+    counts, start = Counter(), time.perf_counter()
+    while counts["kills"] < kills:
+        counts["studies"] += 1
+        storage = "postgresql" if server else "sqlite"
+        name = f"{storage}-{workers}-{counts['studies']}"
+        path, results = write_study(folder, STUDY, f"{name}.toml"), folder / name
+        arguments = ["--storage", server.url] if server else []
+        left = kills - counts["kills"]
+        counts += kill_study(path, results, workers, arguments, left, rng)
+        url = server.driver_url if server else sqlite(results)
+        assert tables(url, name, results) == expected, f"{name} differs"
+        counts["begun again"] += begun_again(url, name)
+    return counts, time.perf_counter() - start
+
+
+def undisturbed(folder):
+    path, results = (
+        write_study(folder, STUDY, "undisturbed.toml"),
+        folder / "undisturbed",
+    )
+    start = time.perf_counter()
+    kill_study(path, results, 1, [], 0, None)
+    print(f"Left alone, one worker, SQLite: {time.perf_counter() - start:.0f} s")
+    return tables(sqlite(results), "undisturbed", results)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=100, help="kills of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rng = random.Random(options.seed)
+    programs = postgresql.find_programs()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        expected = undisturbed(folder)
+        servers = [None]
+        if programs:
+            servers.append(stack.enter_context(postgresql.server(programs)))
+        for server in servers:
+            for workers in (1, 2):
+                counts, seconds = kill_studies(
+                    folder, workers, server, options.kills, expected, rng
+                )
+                print(
+                    f"{'PostgreSQL' if server else 'SQLite':10s} {workers} workers: "
+                    f"{counts['kills']} kills, {counts['starts']} starts, "
+                    f"{counts['studies']} studies of {CELLS} cells, "
+                    f"{counts['begun again']} cells begun again, {seconds:.0f} s",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
