@@ -779,7 +779,7 @@ def test_a_database_that_is_replaced(size, finished, count_trainings):
     loaded = study.load(finished[0] / "small.toml")
     database = Path("results/study.db")
     database.write_bytes(database.read_bytes()[:size])
-    with pytest.raises(ValueError, match="results/study.db is damaged. Move it"):
+    with pytest.raises(ConnectionError, match="results/study.db is damaged. Move it"):
         run(loaded, results="results")
     database.unlink()
     assert run(loaded, results="results") == finished[1]

@@ -60,10 +60,9 @@ def open_study(url: str, study_name: str, settings: dict, grace_period: int):
     """Opens a study, or makes it if there is none of that name.
 
     Raises:
-        ValueError: If there is one with other settings, or of a newer version, or if
-            the file of the database is damaged.
+        ValueError: If there is one with other settings, or of a newer version.
         ImportError: If the driver of the database is not installed.
-        ConnectionError: If the database cannot be reached.
+        ConnectionError: If the database cannot be reached, or is damaged.
     """
     optuna = import_optuna()
     with quiet(), explained_errors():
@@ -104,7 +103,7 @@ def _check_file(url):
     finally:
         engine.dispose()
     if str(found) != "ok":
-        raise ValueError(
+        raise ConnectionError(
             f"The database {engine.url.database} is damaged. Move it elsewhere, and "
             "the same call makes a new one; the cells that a study has trained are "
             f"taken from the folder `cells` in its results. Received: {found}"
