@@ -1,6 +1,6 @@
 """Kills studies at random moments, and compares what comes out with one left alone.
 
-KERAS_BACKEND=torch python -m tests.processes.kills [--kills 100] [--seed 0]
+KERAS_BACKEND=torch python -m tests.processes.kills [--kills 100] [--storage sqlite]
 
 The command `study run` is killed with SIGKILL and started again: with one worker and
 with two, on SQLite and, where it is installed, on PostgreSQL. Of two workers, one is
@@ -33,9 +33,9 @@ from keras_logitclip.study._config import FORMAT
 from tests.processes import postgresql
 from tests.processes.storages import trials_of
 from tests.processes.studies import STATES
-from tests.processes.studies import check_trials
 from tests.processes.studies import children_of
 from tests.processes.studies import is_running
+from tests.processes.studies import records_in
 from tests.processes.studies import sqlite
 from tests.study_files import write_study
 from tests.subprocesses import LIMIT
@@ -180,20 +180,22 @@ def kill_study(path, results, workers, arguments, kills, rng):
                 goes_on = False
 
 
-def begun_again(url, name):
-    """Returns how many cells were trained more than once, if only in part."""
+def count_trials(trials):
+    """Returns how many cells were trained again, if only in part, and what is left."""
     # What is pruned was queued twice, and is not trained.
     begun = Counter(
         tuple(trial.user_attrs["job"])
-        for trial in trials_of(url, name)
+        for trial in trials
         if "begun" in trial.user_attrs and trial.state != STATES.PRUNED
     )
-    return sum(count > 1 for count in begun.values())
+    # Queued or begun twice and then killed: nobody waits for these any more.
+    left = [t for t in trials if t.state in (STATES.RUNNING, STATES.WAITING)]
+    return Counter(again=sum(n > 1 for n in begun.values()), left=len(left))
 
 
-def tables(url, name, results):
+def tables(trials, results):
     """Returns the records of all cells and the table of the report."""
-    records = check_trials(url, name)
+    records = records_in(trials)
     assert len(records) == CELLS, f"{len(records)} of {CELLS} cells are trained"
     for record in records.values():
         del record["study"]
@@ -212,8 +214,9 @@ def kill_studies(folder, workers, server, kills, expected, rng):
         left = kills - counts["kills"]
         counts += kill_study(path, results, workers, arguments, left, rng)
         url = server.driver_url if server else sqlite(results)
-        assert tables(url, name, results) == expected, f"{name} differs"
-        counts["begun again"] += begun_again(url, name)
+        trials = trials_of(url, name)
+        assert tables(trials, results) == expected, f"{name} differs"
+        counts += count_trials(trials)
     return counts, time.perf_counter() - start
 
 
@@ -225,33 +228,36 @@ def undisturbed(folder):
     start = time.perf_counter()
     kill_study(path, results, 1, [], 0, None)
     print(f"Left alone, one worker, SQLite: {time.perf_counter() - start:.0f} s")
-    return tables(sqlite(results), "undisturbed", results)
+    return tables(trials_of(sqlite(results), "undisturbed"), results)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100, help="kills of each kind")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    storages = ["sqlite"] + ["postgresql"] * (postgresql.find_programs() is not None)
+    parser.add_argument("--storage", nargs="+", choices=storages, default=storages)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rng = random.Random(options.seed)
-    programs = postgresql.find_programs()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         expected = undisturbed(folder)
-        servers = [None]
-        if programs:
-            servers.append(stack.enter_context(postgresql.server(programs)))
-        for server in servers:
-            for workers in (1, 2):
+        for storage in options.storage:
+            server = None
+            if storage == "postgresql":
+                programs = postgresql.find_programs()
+                server = stack.enter_context(postgresql.server(programs))
+            for workers in options.workers:
                 counts, seconds = kill_studies(
                     folder, workers, server, options.kills, expected, rng
                 )
                 print(
-                    f"{'PostgreSQL' if server else 'SQLite':10s} {workers} workers: "
-                    f"{counts['kills']} kills, {counts['starts']} starts, "
-                    f"{counts['studies']} studies of {CELLS} cells, "
-                    f"{counts['begun again']} cells begun again, {seconds:.0f} s",
+                    f"{storage}, {workers} workers: {counts['kills']} kills, "
+                    f"{counts['starts']} starts, {counts['studies']} studies of "
+                    f"{CELLS} cells, {counts['again']} cells trained again, "
+                    f"{counts['left']} trials left over, {seconds:.0f} s",
                     flush=True,
                 )
 

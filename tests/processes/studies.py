@@ -14,10 +14,15 @@ def check_trials(url, name="small"):
     """Returns the records of a study, and checks that it has each of them once."""
     trials = trials_of(url, name)
     assert not [t for t in trials if t.state in (STATES.RUNNING, STATES.WAITING)]
+    return records_in(trials)
+
+
+def records_in(trials):
+    """Returns the records of complete trials, no two of the same cell, by the cells."""
     records = [t.user_attrs["record"] for t in trials if t.state == STATES.COMPLETE]
-    records = {_cell_of(record): without_times(record) for record in records}
-    assert len(records) == sum(t.state == STATES.COMPLETE for t in trials)
-    return records
+    by_cell = {_cell_of(record): without_times(record) for record in records}
+    assert len(by_cell) == len(records)
+    return by_cell
 
 
 def _cell_of(record):
