@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 MIB = 2**20
 
 reproducibly = settings(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     # The files are written anew for each example.
