@@ -7,9 +7,11 @@ INF = float("inf")
 
 def norm(z, p, axis=-1):
     z = np.abs(np.asarray(z, "float64"))
+    largest = z.max(axis, initial=0)
     if p == INF:
-        return z.max(axis, initial=0)
-    return (z**p).sum(axis) ** (1 / p)
+        return largest
+    scale = np.where(largest > 0, largest, 1)  # So that no power overflows.
+    return scale * ((z / np.expand_dims(scale, axis)) ** p).sum(axis) ** (1 / p)
 
 
 def clip(z, tau, p, axis=-1):
