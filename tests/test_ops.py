@@ -145,7 +145,7 @@ def test_norms_in_every_mode_and_dtype(run):
     z = quantize(logits(*SHAPE), dtype)
     z[0] = 0
     z[1] = np.where(np.arange(z.shape[1]) < 3, [-5.0], 1.0)  # Three maxima.
-    upstream = np.arange(len(z))
+    upstream = 1 + np.arange(len(z))
     functions = norms(orders_in(mode, dtype))
     parts = value_and_vjp_each(functions, z, mode, dtype, upstream)
     for p, (norm, gradient) in parts.items():
@@ -154,6 +154,16 @@ def test_norms_in_every_mode_and_dtype(run):
         if gradient is not None:
             expected = upstream[:, None] * oracle.norm_gradient(z, p)
             assert_rows_close(gradient, expected, RTOL[dtype], name=p)
+
+
+@pytest.mark.gradients
+def test_gradients_of_clipped_rows_with_zero_entries():
+    z, upstream = np.round(logits()), logits(seed=1)
+    assert (z == 0).any()
+    parts = value_and_vjp_each(clips(0.5), z, QUICKEST, upstream=upstream)
+    for p, part in parts.items():
+        expected = oracle.clip_vjp(z, upstream, 0.5, p)
+        assert_rows_close(part.gradient, expected, 2e-6, name=p)
 
 
 def test_a_norm_of_exactly_tau_is_not_clipped():

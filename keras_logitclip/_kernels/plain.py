@@ -94,7 +94,8 @@ def _norm(rows, p, axis):
     Its gradient is that of the smallest magnitude for p = 1 (zero at zero entries),
     and the mean over the largest entries for p = inf.
     """
-    magnitude = ops.abs(rows)
+    # Selected at zero, where the derivative of `ops.abs` is 1 on JAX.
+    magnitude = ops.where(rows == 0, constant(0.0, rows), ops.abs(rows))
     if p == 1:
         return ops.sum(magnitude, axis, keepdims=True)
     if p == float("inf"):
