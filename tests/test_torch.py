@@ -231,6 +231,17 @@ def some_class_ids():
     return ids, torch.nn.functional.one_hot(ids, 5).double()
 
 
+def test_the_mean_of_a_batch_in_float64():
+    """Keras computes it in float32."""
+    z = torch.randn(6, 5, dtype=torch.float64, generator=torch.manual_seed(0))
+    ids = torch.arange(6) % 5
+    loss = LogitClipLoss("sparse_categorical_crossentropy", TAU, dtype="float64")
+    each = LogitClipLoss(loss.loss, TAU, reduction="none", dtype="float64")(ids, z)
+    mean = loss(ids, z)
+    assert mean.dtype == torch.float64
+    torch.testing.assert_close(mean, each.mean(), rtol=1e-14, atol=0)
+
+
 Pair = namedtuple("Pair", "function plain")
 
 

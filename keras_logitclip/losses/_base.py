@@ -104,7 +104,8 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         losses = self._per_sample(compute, y_true, y_pred, counted)
         set_masks(losses, mask, mask_of(losses))
         if self._is_plain_mean(losses, sample_weight):
-            return ops.mean(ops.cast(losses, self.dtype))
+            # Not `ops.mean`, which computes float64 in float32.
+            return ops.cast(losses, self.dtype).mean()
         if sample_weight is not None:
             # On torch, Keras multiplies a mask into the tensor that it is given.
             sample_weight = ops.copy(ops.convert_to_tensor(sample_weight))
