@@ -28,12 +28,21 @@ def value_and_vjp(function, x, upstream, mode, dtype="float32"):
     `upstream` is cast to the dtype of the value, and broadcast to its shape.
     """
     with double_precision(dtype):
-        both = {
-            "tensorflow": _tensorflow_value_and_vjp,
-            "jax": _jax_value_and_vjp,
-            "torch": _torch_value_and_vjp,
-        }[BACKEND](function, to_tensor(x, dtype), upstream, mode)
+        both = differentiated(function, mode)(to_tensor(x, dtype), upstream)
         return tuple(map(to_numpy, both))
+
+
+def differentiated(function, mode, signature=None):
+    """The value of `function(x, *others)` and the gradient of what it is pulled by.
+
+    Returns a function of `x`, `upstream` and the others, which is compiled once.
+    `signature` are their shapes and dtypes, where TensorFlow is not to know all sizes.
+    """
+    if BACKEND == "tensorflow":
+        return _tensorflow_differentiated(function, mode, signature)
+    if BACKEND == "jax":
+        return _jax_differentiated(function, mode)
+    return _torch_differentiated(function, mode)
 
 
 Part = namedtuple("Part", "value gradient")
@@ -142,13 +151,13 @@ def double_precision(dtype):
     return contextlib.nullcontext()
 
 
-def _compile(function, mode):
+def _compile(function, mode, signature=None):
     if mode == "eager":
         return function
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=mode == "xla")
+        return tf.function(function, signature, jit_compile=mode == "xla")
     if BACKEND == "jax":
         import jax
 
@@ -159,38 +168,43 @@ def _compile(function, mode):
     return torch.compile(function, backend=mode, fullgraph=TORCH_COMPILES_FULL_GRAPHS)
 
 
-def _tensorflow_value_and_vjp(function, x, upstream, mode):
+def _tensorflow_differentiated(function, mode, signature):
     import tensorflow as tf
 
-    def both(x):
+    def both(x, upstream, *others):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            value = function(x)
+            value = function(x, *others)
         seed = tf.broadcast_to(tf.cast(upstream, value.dtype), tf.shape(value))
         return value, tape.gradient(value, x, output_gradients=seed)
 
-    return _compile(both, mode)(x)
+    return _compile(both, mode, signature)
 
 
-def _jax_value_and_vjp(function, x, upstream, mode):
+def _jax_differentiated(function, mode):
     import jax
 
-    def both(x):
-        value, vjp = jax.vjp(function, x)
+    def both(x, upstream, *others):
+        value, vjp = jax.vjp(lambda x: function(x, *others), x)
         seed = jax.numpy.asarray(upstream, value.dtype)
         return value, vjp(jax.numpy.broadcast_to(seed, value.shape))[0]
 
-    return _compile(both, mode)(x)
+    return _compile(both, mode)
 
 
-def _torch_value_and_vjp(function, x, upstream, mode):
+def _torch_differentiated(function, mode):
     import torch
 
-    x = x.detach().requires_grad_()
-    value = _compile(function, mode)(x)
-    seed = torch.as_tensor(np.asarray(upstream)).to(value.dtype)
-    value.backward(seed.expand(value.shape))
-    return value.detach(), x.grad
+    compiled = _compile(function, mode)
+
+    def both(x, upstream, *others):
+        x = x.detach().requires_grad_()
+        value = compiled(x, *others)
+        seed = torch.as_tensor(upstream).to(value.dtype)
+        value.backward(seed.expand(value.shape))
+        return value.detach(), x.grad
+
+    return both
 
 
 def _tensorflow_gradient_along(function, x, upstream, direction):
