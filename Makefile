@@ -14,6 +14,7 @@
 # make test-newest        both with the newest Keras (20)
 # make faults             whether the tests catch faults that are planted (half an hour)
 # make kills              studies that are killed a hundred times (20 minutes)
+# make fuzz SECONDS=600   random draws against the float64 reference, on each backend
 # make demo               the quickstart (BACKEND=jax or torch instead of tensorflow)
 # make bench              speed and memory against plain cross-entropy (half an hour)
 # make lint               style checks; make format repairs what it can
@@ -28,16 +29,18 @@ BACKENDS := tensorflow jax torch
 TESTS := $(if $(BACKEND),test-$(BACKEND) test-once,\
 	test-jax test-tensorflow test-once test-torch test-numpy)
 GROUPS := $(addprefix test-,processes tools examples distribution openvino export)
+SECONDS := 600
 DEMO_BACKEND := $(or $(BACKEND),tensorflow)
 DEMO_VENV := .venv-demo-$(DEMO_BACKEND)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 # The tests' tensors are small; more threads only wait for each other there.
-test%: export OMP_NUM_THREADS ?= 1
+test% fuzz: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help test test-all test-groups test-once test-numpy $(BACKENDS:%=test-%)
-.PHONY: $(GROUPS) test-oldest test-newest faults kills demo bench lint format build clean
+.PHONY: $(GROUPS) test-oldest test-newest faults fuzz kills demo bench lint format
+.PHONY: build clean
 help:
 	@grep '^# make' Makefile | cut -c3-
 
@@ -129,6 +132,12 @@ test-newest:
 # Those that have a result for the same source are not run again.
 faults: $(VENV)/installed
 	$(VENV)/bin/python -m tests.faults
+
+# Under each backend in turn, also after a failure.
+fuzz: $(VENV)/installed
+	@failed=; for backend in $(or $(BACKEND),$(BACKENDS)); do \
+	KERAS_BACKEND=$$backend $(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS) \
+	|| failed=1; done; test -z "$$failed"
 
 demo: $(DEMO_VENV)/installed
 	KERAS_BACKEND=$(DEMO_BACKEND) $(DEMO_VENV)/bin/python examples/quickstart.py

@@ -446,6 +446,12 @@ def build(name, /, classes=CLASSES, **changes):
     return case.loss(**given)
 
 
+def scale_of(name):
+    """The largest value, or 1 where that is less or there is none."""
+    bound = CASES[name].bound
+    return 1 if bound in (None, INF) else max(1, bound)
+
+
 def takes_probabilities(name):
     return "from_logits" in build(name).get_config()
 

@@ -25,6 +25,7 @@ from tests.loss_cases import build
 from tests.loss_cases import expected_gradient
 from tests.loss_cases import expected_values
 from tests.loss_cases import functions
+from tests.loss_cases import scale_of
 from tests.loss_cases import takes_probabilities
 from tests.oracle import INF
 from tests.running import TAKES_MASKS
@@ -433,11 +434,6 @@ def assert_extreme_values_close(parts, expected):
 def allowed_where_extreme(name, gradients):
     largest = np.abs(gradients).max(-1, keepdims=True)
     return rtol_where_extreme(name, 2e-5) * largest + 1e-6 * scale_of(name)
-
-
-def scale_of(name):
-    bound = CASES[name].bound
-    return 1 if bound in (None, INF) else max(1, bound)
 
 
 def rtol_where_extreme(name, rtol):

@@ -1,0 +1,1 @@
+"""Random draws against the float64 reference: `python -m tests.fuzz`."""
