@@ -565,6 +565,23 @@ def test_inside_logit_clip(kind):
     assert_equal_the_oracle(values, labels.weights, oracle.clip(z, 1.5, 2))
 
 
+def test_a_probability_that_rounding_makes_larger_than_one(mode):
+    """What a compiler makes of a logit can be more than the maximum of its row."""
+    z, labels = logits(), some_labels("sparse")
+    z[:, 3] = np.linspace(200, 300, len(z))
+    losses = {
+        (name, tau): LogitClipLoss(
+            build(name, reduction="sum_over_batch_size"), tau, reduction="none"
+        )
+        for name in ("Focal", "NFL", "NNFL")
+        for tau in (99.7, 99.8, 99.9)
+    }
+    functions = {key: with_labels(loss, labels.given) for key, loss in losses.items()}
+    for (name, tau), values in apply_each(functions, z, mode).items():
+        expected = expected_values(name, labels.weights, oracle.clip(z, tau, 2))
+        np.testing.assert_allclose(values, expected, 1e-5, 1e-5, err_msg=name)
+
+
 @pytest.mark.gradients
 @pytest.mark.parametrize("name", ["GCE", "NCE"])
 def test_training_in_mixed_precision(name):
