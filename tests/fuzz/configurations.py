@@ -127,8 +127,8 @@ def draw_configuration(rng):
     if is_loss and labels in IDS and rng.random() < 0.2:
         ignore_class = int(rng.choice([-1, 255, -100, 0, classes - 1]))
     normalizes = kind == "layer" or (is_loss and isinstance(subject, Clipped))
-    if is_loss and loss_dtype == "float16":
-        normalizes = False  # It does not hold the upstream gradient times the factor.
+    # It does not hold what is multiplied by the factor later, or by a small weight.
+    overflows = loss_dtype == "float16"
     return Configuration(
         kind=kind,
         subject=subject,
@@ -141,9 +141,9 @@ def draw_configuration(rng):
         loss_dtype=loss_dtype,
         labels=labels,
         reduction=reduction,
-        normalize_gradient=bool(normalizes and rng.random() < 0.2),
+        normalize_gradient=bool(normalizes and not overflows and rng.random() < 0.2),
         ignore_class=ignore_class,
-        weighted=bool(is_loss and rng.random() < 0.3),
+        weighted=bool(is_loss and not overflows and rng.random() < 0.3),
         masked=bool((is_loss or kind == "layer") and rng.random() < 0.25),
         mode=mode,
         unknown=_unknown(rng, mode),
