@@ -166,6 +166,20 @@ def test_gradients_of_clipped_rows_with_zero_entries():
         assert_rows_close(part.gradient, expected, 2e-6, name=p)
 
 
+@pytest.mark.gradients
+def test_rows_that_are_as_long_as_tau(mode):
+    """Compilers may find such a row clipped in one place and not in another.
+
+    What is perpendicular to a row has the same gradient either way.
+    """
+    z, upstream = logits(4000, 4), logits(4000, 4, seed=1)
+    z *= (3.3 / oracle.norm(z, 2)[:, None]).astype("float32")
+    upstream -= z * ((upstream * z).sum(-1) / (z * z).sum(-1))[:, None]
+    parts = value_and_vjp_each(clips(3.3, orders=(2,)), z, mode, upstream=upstream)
+    np.testing.assert_allclose(parts[2].value, z, 1e-5)
+    np.testing.assert_allclose(parts[2].gradient, upstream, 0, 1e-5)
+
+
 def test_a_norm_of_exactly_tau_is_not_clipped():
     z, upstream = np.tile([3.0, -4.0], (3, 1)), logits(3, 2)
     for p, tau in ((1, 7.0), (2, 5.0), (INF, 4.0)):

@@ -132,7 +132,9 @@ def _multiplier(logits, tau):
     threshold = shrink * tau
     square = row_sum(lambda z: ops.square(z * shrink), [logits])
     unclipped = square <= threshold**2  # False for NaN.
-    ratio = ops.sqrt(ops.where(unclipped, 1.0, square)) / threshold
+    # Selected so that the ratio is 1: compilers may add up the square more than once,
+    # and find a row clipped here and not there.
+    ratio = ops.sqrt(ops.where(unclipped, threshold**2, square)) / threshold
     # What is added is NaN where the ratio is infinite: 0 would pass for a multiplier.
     return ops.where(unclipped, 1.0, 1 / ratio + 0 * ratio), unclipped
 

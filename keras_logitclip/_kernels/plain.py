@@ -63,11 +63,12 @@ def _clip(rows, tau, p, axis):
     # not pass as unclipped.
     bounded = ops.where(scale > 2 * tau, constant(2 * tau, scale), scale)
     unclipped = bounded * root <= tau
-    # Divisors are selected, too, so that no gradient is infinite.
-    shrink = tau / ops.where(unclipped, constant(1.0, root), root)
+    # Not selected by `unclipped`: compilers may compute that more than once, and find a
+    # row clipped here and not there. The root is 0 or at least 1, whatever the rounding.
+    shrink = tau / nonzero(root)
     # Selected, not multiplied by 1: shorter rows come back bit for bit.
     clipped = ops.where(unclipped, rows, scaled * shrink)
-    return clipped, shrink / ops.where(unclipped, constant(tau, scale), scale)
+    return clipped, ops.where(unclipped, constant(1.0, scale), shrink / scale)
 
 
 def _factored_norm(rows, p, axis):
