@@ -229,7 +229,7 @@ def _draws(lead, classes, subject, mode):
     """How many, so that the reference takes about a quarter of a second."""
     logits = np.prod(lead) * classes
     steps = 1 if subject is None or subject.is_cross_entropy else classes * subject.cost
-    at_most = {"eager": 500, "jit": 2000, "graph": 2000, "xla": 2000}.get(mode, 2000)
-    if mode == "eager" and BACKEND != "torch":
-        at_most = 20
+    at_most = 2000
+    if mode == "eager":
+        at_most = 500 if BACKEND == "torch" else 20
     return int(np.clip(3e6 / (logits * steps), 2, min(at_most, 4e5 / logits + 2)))

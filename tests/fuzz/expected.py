@@ -2,6 +2,7 @@
 
 Beside those of `subjects.py`:
 
+- rows of more than 5000 logits: in proportion, since equal terms add up badly;
 - norms and clipped logits: 2e-6 of the norm, or of the largest entry of a row; nothing
   for rows that are shorter than tau, which come back as they are;
 - means, sums and weights: 1e-5 of the sum of magnitudes; on PyTorch also in float64,
@@ -30,7 +31,8 @@ TINY = float(np.finfo("float32").tiny)
 
 
 def unit_of(configuration):
-    return 1e-13 if configuration.dtype == "float64" else 1e-6
+    unit = 1e-13 if configuration.dtype == "float64" else 1e-6
+    return unit * max(1, configuration.classes / 5000)
 
 
 def expect(configuration, inputs, z):
@@ -64,8 +66,8 @@ def _clipped(c, inputs, z):
         return Allowed(value, gradient, value_error, gradient_error)
     factor = _factor(c, inputs, z)
     gradient = gradient * factor[..., None]
-    of_factor = (10 * unit + 3 * half) * np.abs(gradient).max(-1)
-    return Allowed(value, gradient, value_error, gradient_error * factor + of_factor)
+    gradient_error = factor * (gradient_error + (10 * unit + 3 * half) * pull)
+    return Allowed(value, gradient, value_error, gradient_error)
 
 
 def _losses(c, inputs, z):
@@ -158,4 +160,7 @@ def _smallest(c):
     """What may be lost of a number that is too small for its dtype."""
     if c.dtype == "float16":
         return 1e-7  # Twice its spacing there.
-    return TINY * max(3.0, c.tau / 5 if np.isfinite(c.tau) else 0)
+    if c.kind in ("clip", "layer", "norm") or not c.subject.is_cross_entropy:
+        return 3 * TINY * max(1.0, min(c.tau, 1e3))
+    # By the logits and by their exponentials, small factors are multiplied at last.
+    return 3 * TINY * np.exp(min(c.tau, 28.0)) * max(1.0, min(c.tau, 1e3))
