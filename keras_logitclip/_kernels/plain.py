@@ -64,7 +64,7 @@ def _clip(rows, tau, p, axis):
     bounded = ops.where(scale > 2 * tau, constant(2 * tau, scale), scale)
     unclipped = bounded * root <= tau
     # Not selected by `unclipped`: compilers may compute that more than once, and find a
-    # row clipped here and not there. The root is 0 or at least 1, whatever the rounding.
+    # row clipped here and not there. The root is 0 or at least 1 everywhere.
     shrink = tau / nonzero(root)
     # Selected, not multiplied by 1: shorter rows come back bit for bit.
     clipped = ops.where(unclipped, rows, scaled * shrink)

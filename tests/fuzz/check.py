@@ -8,7 +8,7 @@ from tests.fuzz.compute import values_and_gradients
 from tests.fuzz.configurations import draw_configuration
 from tests.fuzz.expected import HALF
 from tests.fuzz.expected import expect
-from tests.fuzz.expected import may_be_nan
+from tests.fuzz.expected import may_overflow
 from tests.fuzz.expected import unit_of
 from tests.fuzz.inputs import draw_inputs
 from tests.fuzz.inputs import largest_of
@@ -56,7 +56,7 @@ def _compare(configuration, inputs, found, logits):
     """The errors of what was found, beside what any of these logits give."""
     c, (value, gradient) = configuration, found
     expected = [expect(c, inputs, z) for z in logits]
-    too_long = may_be_nan(c, inputs.z)
+    too_long = may_overflow(c, inputs.z)
     of_value = too_long
     if c.reduction != "none":
         of_value = too_long.any(tuple(range(1, too_long.ndim)))
@@ -90,15 +90,15 @@ def _largest(arrays):
     return np.max(arrays, 0)
 
 
-def _excess(found, expected, allowed, largest, may_be_nan):
+def _excess(found, expected, allowed, largest, may_overflow):
     """The distance to the interval of what is expected, as a multiple."""
     low, high = np.min(expected, 0), np.max(expected, 0)
     with np.errstate(all="ignore"):
         distance = np.maximum(0, np.maximum(low - found, found - high))
         excess = np.where(distance == 0, 0, distance / allowed)
     overflows = np.maximum(np.abs(low), np.abs(high)) > 0.99 * largest
-    right = ~np.isfinite(found) & overflows
-    right = right | (np.isnan(found) & (np.isnan(low) | may_be_nan))
+    right = ~np.isfinite(found) & (overflows | may_overflow)
+    right = right | (np.isnan(found) & np.isnan(low))
     excess = np.where(right, 0, excess)
     return np.where(np.isnan(excess), np.inf, excess)
 

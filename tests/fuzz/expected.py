@@ -42,11 +42,17 @@ def expect(configuration, inputs, z):
         return compute(configuration, inputs, z)
 
 
-def may_be_nan(configuration, z):
+def may_overflow(configuration, z):
     """Which rows are too long for float32, if they are clipped."""
     c = configuration
-    clips = c.kind in ("clip", "layer") or getattr(c.subject, "clips", False)
-    return clips & (oracle.norm(z, 2) > 1e33 * min(1.0, c.tau))
+    norm = oracle.norm(z, 2)
+    most = 1e33 * min(1.0, c.tau)
+    if c.kind not in ("clip", "layer"):
+        if c.subject is None or not c.subject.clips:
+            return np.zeros(norm.shape, bool)
+        if c.subject.is_cross_entropy:  # Logits are multiplied by exponentials.
+            most = min(most, 1e38 / np.exp(min(c.tau, 28.0)))
+    return norm > most
 
 
 def _clipped(c, inputs, z):
