@@ -63,8 +63,7 @@ def _clip(rows, tau, p, axis):
     # not pass as unclipped.
     bounded = ops.where(scale > 2 * tau, constant(2 * tau, scale), scale)
     unclipped = bounded * root <= tau
-    # Not selected by `unclipped`: compilers may compute that more than once, and find a
-    # row clipped here and not there. The root is 0 or at least 1 everywhere.
+    # Not selected by `unclipped`, which compilers may compute twice, with two results.
     shrink = tau / nonzero(root)
     # Selected, not multiplied by 1: shorter rows come back bit for bit.
     clipped = ops.where(unclipped, rows, scaled * shrink)
