@@ -67,7 +67,7 @@ def _clip(rows, tau, p, axis):
     shrink = tau / nonzero(root)
     # Selected, not multiplied by 1: shorter rows come back bit for bit.
     clipped = ops.where(unclipped, rows, scaled * shrink)
-    return clipped, ops.where(unclipped, constant(1.0, scale), shrink / scale)
+    return clipped, shrink / ops.maximum(scale, shrink)
 
 
 def _factored_norm(rows, p, axis):
