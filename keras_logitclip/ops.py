@@ -67,7 +67,8 @@ def logit_norm(logits, p: float = 2, axis: int = -1, keepdims: bool = False):
 def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
     """Clips the p-norm of each logit vector at `tau`.
 
-    A vector whose norm is at most `tau` comes back bit for bit; a longer one
+    A vector whose norm is at most `tau` comes back bit for bit (except for
+    subnormal numbers, which TensorFlow and JAX take for zero); a longer one
     is scaled down to norm `tau` and keeps its direction, so the predicted
     class never changes. A vector with a NaN or an infinite entry becomes NaN, and
     one whose norm is above 1e33 tau may. Half precision is computed in float32 and
