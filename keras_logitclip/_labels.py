@@ -234,7 +234,28 @@ def counted_values(shape, mask, sample_weight):
     return counted
 
 
-def as_class_ids(y_true, y_pred, axis: int):
+def as_labels(y_true):
+    """Returns labels as a tensor.
+
+    Raises:
+        ValueError: If they are no numbers.
+    """
+    try:
+        labels = ops.convert_to_tensor(y_true)
+        is_number = keras.backend.standardize_dtype(labels.dtype) != "string"
+    except (TypeError, ValueError):
+        is_number = False
+    if not is_number:
+        kind = getattr(y_true, "dtype", type(y_true).__name__)
+        raise ValueError(
+            "Expected labels as numbers: class ids, or one weight per class. Names of "
+            "classes become ids with `names, ids = numpy.unique(labels, "
+            f"return_inverse=True)`. Received: {kind}"
+        )
+    return labels
+
+
+def as_class_ids(y_true, y_pred, axis: int, reason: str):
     """Returns labels that have to be class ids, without an axis of unknown size.
 
     Raises:
@@ -244,10 +265,26 @@ def as_class_ids(y_true, y_pred, axis: int):
         return y_true
     if y_true.shape[axis] is None:
         return ops.reshape(y_true, without_axis(ops.shape(y_pred), axis))
-    raise ValueError(
-        "Expected class ids as labels, because the loss has an `ignore_class`. "
-        f"Received: labels of shape {tuple(y_true.shape)} for logits of shape "
-        f"{tuple(y_pred.shape)}"
+    raise _wrong_kind("class ids", reason, y_true, y_pred)
+
+
+def as_weights(y_true, y_pred, axis: int, reason: str):
+    """Returns labels that have to be one weight per class, of known size.
+
+    Raises:
+        ValueError: If they are class ids.
+    """
+    if holds_class_ids(y_true, y_pred, axis):
+        raise _wrong_kind("one weight per class", reason, y_true, y_pred)
+    if y_true.shape[axis] is None:
+        return ops.reshape(y_true, ops.shape(y_pred))
+    return y_true
+
+
+def _wrong_kind(expected, reason, y_true, y_pred):
+    return ValueError(
+        f"Expected {expected} as labels, because {reason}. Received: labels of shape "
+        f"{tuple(y_true.shape)} for logits of shape {tuple(y_pred.shape)}"
     )
 
 

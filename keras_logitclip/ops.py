@@ -8,6 +8,7 @@ from keras_logitclip._arguments import check_axis
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
 from keras_logitclip._arguments import resolve_axis
+from keras_logitclip._labels import as_labels
 from keras_logitclip._labels import check_labels
 from keras_logitclip._labels import check_several_classes
 from keras_logitclip._labels import from_rows
@@ -148,11 +149,13 @@ def clipped_softmax_cross_entropy(
     Returns:
         The losses: the shape of `logits` without `axis`, float64 for float64
         logits and float32 for all others. The loss of a class id that is not a
-        whole number in [0, classes) is NaN, and so is its gradient.
+        whole number in [0, classes) is NaN, and so is its gradient. The gradient
+        of a row whose norm times `exp(tau)` is above 1e38 may be infinite.
 
     Raises:
-        ValueError: If `tau`, `p` or `axis` is out of range, if the shapes do
-            not match, if there is one class only, or if `logits` are integers.
+        ValueError: If `tau`, `p` or `axis` is out of range, if the labels are no
+            numbers, if the shapes do not match, if there is one class only, or if
+            `logits` are integers.
 
     Example:
 
@@ -170,7 +173,7 @@ def clipped_softmax_cross_entropy(
     if any(isinstance(x, keras.KerasTensor) for x in (y_true, logits)):
         return _ClippedSoftmaxCrossEntropyOperation(**arguments)(y_true, logits)
     return compute_cross_entropy(
-        ops.convert_to_tensor(y_true), ops.convert_to_tensor(logits), **arguments
+        as_labels(y_true), ops.convert_to_tensor(logits), **arguments
     )
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from keras_logitclip import LogitClipLoss
+from keras_logitclip import losses
+from keras_logitclip import ops
 from tests import oracle
 from tests.oracle import INF
 from tests.running import to_numpy
@@ -298,11 +300,32 @@ def test_class_ids_in_half_precision(dtype, limit, loss):
             loss(to_tensor(labels, dtype), z)
 
 
-def test_sparse_cross_entropy_takes_no_one_hot_labels():
-    """As without the wrapper: the error is that of Keras."""
-    loss = LogitClipLoss("sparse_categorical_crossentropy", 1.0)
-    with pytest.raises(ValueError, match="shape"):
-        loss(some_labels("one-hot").given, logits())
+@pytest.mark.parametrize("kind", ["sparse", "column", "one-hot", "soft"])
+def test_labels_of_a_kind_that_the_wrapped_loss_does_not_take(kind):
+    labels = some_labels("sparse" if kind == "column" else kind).given
+    inner, expected = sparse(), "class ids"
+    if kind in ("sparse", "column"):
+        inner, expected = categorical(), "one weight per class"
+    if kind == "column":
+        labels = labels[:, None]
+    message = (
+        f"Expected {expected}.*`SparseCategorical.* takes class ids.*Received: .*, "
+    )
+    with pytest.raises(ValueError, match=message):
+        LogitClipLoss(inner, 1.0)(labels, logits())
+
+
+@pytest.mark.parametrize("labels", [None, np.array(["cat", "dog"]), ["cat", "dog"]])
+def test_labels_that_are_no_numbers(labels):
+    z = np.zeros((2, 3), "float32")
+    message = "Expected labels as numbers.*return_inverse=True.*Received"
+    for loss in (LogitClipLoss(sparse(), 1.0), losses.GeneralizedCrossEntropy()):
+        with pytest.raises(ValueError, match=message):
+            loss(labels, z)
+        with pytest.raises(ValueError, match=message):
+            loss.call(labels, z)
+    with pytest.raises(ValueError, match=message):
+        ops.clipped_softmax_cross_entropy(labels, z, 1.0)
 
 
 def test_one_hot_labels_fit_every_dtype():

@@ -12,6 +12,7 @@ from keras_logitclip._arguments import resolve_class_axis
 from keras_logitclip._labels import are_class_ids
 from keras_logitclip._labels import as_class_ids
 from keras_logitclip._labels import as_column
+from keras_logitclip._labels import as_labels
 from keras_logitclip._labels import counted_values
 from keras_logitclip._labels import from_rows
 from keras_logitclip._labels import hide
@@ -91,7 +92,7 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         # Both marks are on the tensor as the model returns it, before any cast.
         self._check_logits(y_pred)
         mask = mask_of(y_pred)
-        y_true = ops.convert_to_tensor(y_true)
+        y_true = as_labels(y_true)
         y_pred = ops.convert_to_tensor(y_pred, dtype=self.dtype)
         counted = None
         if mask is not None or sample_weight is not None:
@@ -114,7 +115,7 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
     def call(self, y_true, y_pred):
         self.fix_settings()
         self._check_logits(y_pred)
-        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        y_true, y_pred = as_labels(y_true), ops.convert_to_tensor(y_pred)
         return self._per_sample(self.compute, y_true, y_pred, None)
 
     def of_rows(self, labels, logits):
@@ -166,7 +167,8 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         axis = resolve_class_axis(self.axis, y_pred.shape)
         kept = None
         if self.ignore_class is not None:
-            y_true = as_class_ids(y_true, y_pred, axis)
+            reason = "the loss has an `ignore_class`"
+            y_true = as_class_ids(y_true, y_pred, axis, reason)
             kept = is_kept(y_true, y_pred, axis, self.ignore_class)
             counted = kept if counted is None else ops.logical_and(kept, counted)
         if counted is None:

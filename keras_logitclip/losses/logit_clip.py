@@ -9,20 +9,24 @@ from keras_logitclip._arguments import check_flag
 from keras_logitclip._arguments import check_p
 from keras_logitclip._arguments import check_tau
 from keras_logitclip._labels import as_class_ids
+from keras_logitclip._labels import as_weights
 from keras_logitclip._labels import check_several_classes
-from keras_logitclip._labels import holds_class_ids
 from keras_logitclip.losses._inner import check_inner_axis
 from keras_logitclip.losses._inner import describe
 from keras_logitclip.losses._wrapper import WrapperLoss
 from keras_logitclip.losses.cross_entropy import CrossEntropy
 
-# The losses that are computed together with the clipping, and whether they take
-# class ids and weights of the classes.
+# The losses that are computed together with the clipping, and what refuses the labels
+# that they do not take.
 _CROSS_ENTROPIES = {
-    CrossEntropy: (True, True),
-    keras.losses.SparseCategoricalCrossentropy: (True, False),
-    keras.losses.CategoricalCrossentropy: (False, True),
+    CrossEntropy: None,
+    keras.losses.SparseCategoricalCrossentropy: as_class_ids,
+    keras.losses.CategoricalCrossentropy: as_weights,
 }
+_WHICH_LABELS = (
+    "`SparseCategoricalCrossentropy` takes class ids and `CategoricalCrossentropy` "
+    "one-hot or soft labels (`losses.CrossEntropy` of this package takes all)"
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
@@ -167,16 +171,9 @@ def _labels_to_fuse(loss, y_true, y_pred, axis):
         return None
     check_inner_axis(loss, y_pred, axis)
     check_several_classes(y_pred, axis)
-    takes_ids, takes_weights = _CROSS_ENTROPIES[type(loss)]
-    if y_true.shape[axis : axis + 1] == (None,):
-        # Of a size that the graph does not know.
-        if not takes_weights:
-            y_true = as_class_ids(y_true, y_pred, axis)
-        elif not takes_ids:
-            y_true = keras.ops.reshape(y_true, keras.ops.shape(y_pred))
-    holds_ids = holds_class_ids(y_true, y_pred, axis)
-    if not (takes_ids if holds_ids else takes_weights):
-        return None
+    of_one_kind = _CROSS_ENTROPIES[type(loss)]
+    if of_one_kind is not None:
+        y_true = of_one_kind(y_true, y_pred, axis, _WHICH_LABELS)
     smoothing = getattr(loss, "label_smoothing", 0)
     if not smoothing:
         return y_true
