@@ -12,7 +12,7 @@
 # make test-examples        the examples, the README's code, the benchmarks' command (2)
 # make test-oldest        both with the oldest versions that are supported (20)
 # make test-newest        both with the newest Keras (20)
-# make faults             whether the tests catch faults that are planted (half an hour)
+# make faults             whether the tests catch planted faults (three quarters of an hour)
 # make kills              studies that are killed a hundred times (20 minutes)
 # make fuzz SECONDS=600   random draws against the float64 reference, on each backend
 # make demo               the quickstart (BACKEND=jax or torch instead of tensorflow)
