@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from tests.running import BACKEND
-from tests.subprocesses import ROOT
 from tests.subprocesses import run_well
 
 # One that needs no compiler.
@@ -41,11 +40,3 @@ def test_a_training_step_is_measured_and_reported(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["candidate"] for row in rows] == ["keras", "loss"]
     assert run("--report", "--csv", path, script="fit_step") == report
-
-
-@pytest.mark.once
-def test_the_page_on_tau_has_the_tables_of_its_results():
-    page = (ROOT / "docs/choosing_tau.md").read_text()
-    lines = run("--report", script="choosing_tau").strip().splitlines()
-    assert len(lines) > 60
-    assert [line for line in lines if line not in page] == []
