@@ -3,9 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from keras_logitclip import bounds
-from keras_logitclip.study._command import add_command as add_study_command
 
 # The values of 1 / tau that the paper searches.
 PAPER_GRID = (0.1, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(metavar="command", required=True)
     _add_tau_command(commands)
-    add_study_command(commands)
+    _add_study_command(commands)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parser.parse_args(arguments)
     options.arguments = arguments
@@ -100,6 +100,56 @@ def _table(header, rows):
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in cells
     ]
+
+
+def _add_study_command(commands):
+    parser = commands.add_parser(
+        "study",
+        help="compare methods over noises, losses and seeds",
+        description="Runs the trainings that a study file plans, and reports them.",
+    )
+    actions = parser.add_subparsers(metavar="action", required=True)
+    run = _add_action(actions, "run", "train what is not trained yet")
+    run.add_argument("--data-dir", help="folder of the data sets' original files")
+    run.add_argument(
+        "--workers", type=int, default=1, help="processes on this machine (default: 1)"
+    )
+    run.add_argument(
+        "--grace-period",
+        type=int,
+        default=60,
+        help="seconds after which a silent process counts as dead (default: 60)",
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="only estimate how long it will take"
+    )
+    report = _add_action(actions, "report", "report what is trained")
+    report.add_argument(
+        "--output", type=Path, help="folder to write to (default: that of the results)"
+    )
+    _add_action(actions, "list-cells", "list the trainings of the study")
+
+
+def _add_action(actions, name, text):
+    parser = actions.add_parser(name, help=text, description=f"{text.capitalize()}.")
+    parser.add_argument("file", help="study file (TOML)")
+    parser.add_argument(
+        "--results", type=Path, help="folder of the results (default: results/NAME)"
+    )
+    parser.add_argument(
+        "--storage",
+        help="database, such as postgresql://user:password@host/database; several "
+        "machines can share it (default: the file study.db in the results)",
+    )
+    parser.set_defaults(run=_study, action=name.replace("-", "_"))
+    return parser
+
+
+def _study(options):
+    # Only this command needs what an extra installs.
+    from keras_logitclip.study import _command
+
+    return getattr(_command, options.action)(options)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from keras_logitclip._arguments import check_count
-from keras_logitclip._jobs.batches import check_inputs
-from keras_logitclip._jobs.batches import take
+from keras_logitclip._jobs.arrays import check_inputs
+from keras_logitclip._jobs.arrays import take
 from keras_logitclip._labels import look_like_probabilities
 from keras_logitclip.losses import LogitsLoss
 from keras_logitclip.noise import NoisyLabels
@@ -101,29 +101,38 @@ class MemorizationMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
-            predicted = self._predict()
-            wrong = self.labels != self.clean
-            shares = {
-                "memorized": _share(predicted[wrong] == self.labels[wrong]),
-                "recovered": _share(predicted[wrong] == self.clean[wrong]),
-                "clean_accuracy": _share(predicted[~wrong] == self.clean[~wrong]),
-            }
+            shares = self.measure(self.model)
             logs.update({self.prefix + name: share for name, share in shares.items()})
 
-    def _predict(self):
+    def measure(self, model: keras.Model) -> dict[str, float]:
+        """Returns what the callback reports, without a prefix, also outside of `fit`.
+
+        Args:
+            model: A model that returns a value for each class.
+
+        Returns:
+            The shares `memorized`, `recovered` and `clean_accuracy`.
+        """
         # Not `predict`, which takes more time than an epoch of a small model, prints
         # a progress bar of its own and calls callbacks.
-        predicted = [self._predict_batch(batch) for batch in self.batches]
-        return np.concatenate(predicted)[: len(self.labels)]
+        predicted = np.concatenate(
+            [self._predict_batch(model, batch) for batch in self.batches]
+        )[: len(self.labels)]
+        wrong = self.labels != self.clean
+        return {
+            "memorized": _share(predicted[wrong] == self.labels[wrong]),
+            "recovered": _share(predicted[wrong] == self.clean[wrong]),
+            "clean_accuracy": _share(predicted[~wrong] == self.clean[~wrong]),
+        }
 
-    def _predict_batch(self, batch):
-        outputs = self.model.predict_on_batch(batch)
+    def _predict_batch(self, model, batch):
+        outputs = model.predict_on_batch(batch)
         # Under a strategy of TensorFlow each replica predicts the whole batch, and
         # Keras joins what they return.
         num_rows = len(keras.tree.flatten(batch)[0])
         classes = _classes(outputs, self.num_classes)[:num_rows]
         # Values show it on every backend; the loss sees no mark of it on JAX.
-        loss = getattr(self.model, "loss", None)
+        loss = getattr(model, "loss", None)
         takes_logits = isinstance(loss, LogitsLoss) and loss.from_logits
         if takes_logits and look_like_probabilities(outputs):
             raise ValueError(

@@ -4,13 +4,13 @@ the tests do with both."""
 import copy
 import datetime
 import json
-import math
 from pathlib import Path
 
 import keras
 import pytest
 
 from keras_logitclip import study
+from keras_logitclip.study import _run
 
 BACKEND = keras.config.backend()
 # That of the study file, which has to be one to train on.
@@ -35,6 +35,17 @@ def images():
     return x_train.reshape(-1, 2, 3), y_train, x_test.reshape(-1, 2, 3), y_test
 
 
+def channels_first():
+    x_train, y_train, x_test, y_test = load()
+    shape = (-1, 3, 2, 1)
+    return x_train.reshape(shape), y_train, x_test.reshape(shape), y_test
+
+
+def ten():
+    x_train, _, x_test, y_test = load()
+    return x_train, np.arange(240) % 10, x_test, y_test
+
+
 def random_model(shape, num_classes, width=8):
     """With states of all kinds: of random numbers, of averages."""
     return keras.Sequential(
@@ -46,6 +57,16 @@ def random_model(shape, num_classes, width=8):
             keras.layers.Dense(num_classes),
         ]
     )
+
+
+def flat_model(shape, num_classes):
+    layers = [keras.layers.Flatten(), keras.layers.Dense(num_classes)]
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+def probabilities(shape, num_classes):
+    outputs = keras.layers.Dense(num_classes, activation="softmax")
+    return keras.Sequential([keras.Input(shape), outputs])
 
 
 def compiled_model(shape, num_classes):
@@ -139,11 +160,9 @@ def _lines(section):
 
 
 def _value(value):
-    if value == math.inf:
-        return "inf"
     if isinstance(value, datetime.date):
         return value.isoformat()
-    return json.dumps(value)
+    return json.dumps(value).replace("Infinity", "inf")
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +180,15 @@ def load(folder=Path("."), name="small.toml", **changes):
 def run(loaded, **arguments):
     pytest.importorskip("optuna")
     return study.run(loaded, **{"verbose": False, **arguments})
+
+
+def store_running_trial(loaded, results, job):
+    """Stores a cell that a process of another machine trains."""
+    optuna = pytest.importorskip("optuna")
+    opened = _run.open_store(loaded, results, None)
+    attributes = {"job": job, "process": ["another machine", 1]}
+    state = optuna.trial.TrialState.RUNNING
+    opened.add_trial(optuna.trial.create_trial(state=state, user_attrs=attributes))
 
 
 def own_data(name):

@@ -118,6 +118,14 @@ def test_a_share_of_nothing_is_nan(noisy, known):
 
 
 @pytest.mark.gradients
+def test_measuring_outside_of_fit():
+    model = build_model()
+    fit(model)
+    monitor = MemorizationMonitor(X, NOISY, len(X), batch_size=50, prefix="train_")
+    assert monitor.measure(model) == pytest.approx(shares(model, X, NOISY))
+
+
+@pytest.mark.gradients
 def test_training_is_not_disturbed():
     plain = build_model()
     expected = fit(plain, validation_data=(X, CLEAN))

@@ -17,6 +17,8 @@ from hypothesis import given
 from keras_logitclip import datasets
 from keras_logitclip.datasets._files import MAX_BYTES
 from keras_logitclip.datasets._unpickle import read_pickle
+from keras_logitclip.study._config import DataSettings
+from keras_logitclip.study._files import read_arrays
 from tests.damages import MIB
 from tests.damages import damages
 from tests.damages import little
@@ -80,11 +82,34 @@ def mnist(damaged):
     return Reader(write_mnist, damaged, lambda folder: datasets.load("mnist", folder))
 
 
+ARRAYS = {
+    "x_train": np.arange(60.0).reshape(20, 3),
+    "y_train": np.arange(20) % 4,
+    "x_test": np.ones((8, 3)),
+    "y_test": np.array(list("abcdabcd")),
+}
+
+
+def packed(**arrays):
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def own_arrays(folder):
+    return read_arrays([folder], DataSettings(name="own.npz"))
+
+
 READERS = {
     "mnist-images": mnist("train-images-idx3-ubyte.gz"),
     "mnist-labels": mnist("t10k-labels-idx1-ubyte.gz"),
     "cifar10": cifar("cifar10", "data_batch_2"),
     "cifar100": cifar("cifar100", "test"),
+    "arrays": Reader(
+        lambda folder: (folder / "own.npz").write_bytes(packed(**ARRAYS)),
+        "own.npz",
+        own_arrays,
+    ),
     **{f"labels-{name}": labels_in(CONTAINERS[name]) for name in CONTAINERS},
 }
 every_reader = pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
@@ -131,6 +156,9 @@ def test_a_file_with_other_bytes(reader, damage, damaged):
             assert images.dtype == "uint8"
             assert len(images) == len(labels) > 0
             assert 0 <= labels.min() <= labels.max() < len(loaded.class_names)
+    elif isinstance(loaded, list):
+        for samples, labels in zip(loaded[::2], loaded[1::2], strict=True):
+            assert (samples.dtype, labels.shape) == ("float64", samples.shape[:1])
     elif loaded is not None:
         np.testing.assert_array_equal(loaded.clean, CLEAN)
         assert 0 <= loaded.labels.min() <= loaded.labels.max() < 10
@@ -329,6 +357,72 @@ def test_archives_that_want_much(tmp_path):
             refuses(lambda: read_labels(tmp_path), path)
 
 
+def npy(shape, contents=b"", dtype="<f8"):
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
+    size = struct.pack("<H", len(header))
+    return b"\x93NUMPY\1\0" + size + header.encode() + contents
+
+
+def archive_of(x_train, kind=zipfile.ZIP_DEFLATED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", kind) as archive:
+        archive.writestr("x_train.npy", x_train)
+        archive.writestr("y_train.npy", npy((1,), bytes(8), "<i8"))
+    return file.getvalue()
+
+
+NUMPY_BOMBS = {
+    "largest": archive_of(npy((2**20, 2**40))),
+    "large": archive_of(npy((2**24, 2)), kind=zipfile.ZIP_STORED),
+    "negative": archive_of(npy((-(2**30), 2**30))),
+    "nothing": archive_of(npy((2**62,), dtype="<V0")),
+    "long-header": archive_of(npy((1,) * 10**4)),
+    "deep-header": archive_of(npy("(" * 500 + ")" * 500)),
+    "objects": archive_of(npy((1, 1), pickle.dumps([0]), "|O")),
+    "says-so": archive_of(npy((2**27,))).replace(
+        struct.pack("<I", len(npy((2**27,)))), struct.pack("<I", 2**31)
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", NUMPY_BOMBS.values(), ids=NUMPY_BOMBS)
+@pytest.mark.parametrize("reader", [READERS["arrays"]], ids=["arrays"])
+def test_arrays_of_the_user_that_want_much(reader, damage, bomb):
+    damage(archive_of(npy((1, 1), bytes(8))))[0]()
+    with little():
+        refuses(*damage(bomb))
+
+
+TEXTS = b"category,text\n" + 20 * b"card,lost card\nrate,exchange rate\n"
+
+
+def own_table(folder):
+    settings = DataSettings(name="own.csv", label="category", text="text")
+    return read_arrays([folder], settings)
+
+
+@given(damaged=damages())
+@reproducibly
+def test_a_table_with_other_bytes(damaged, tmp_path):
+    """It is refused, or there are texts with labels: more than that it does not say."""
+    path = tmp_path / "own.csv"
+    path.write_bytes(damaged(TEXTS))
+    with little(seconds=2.0):  # What pandas imports at first.
+        loaded = loaded_or_refused(lambda: own_table(tmp_path), path)
+    if loaded:
+        texts, labels = loaded
+        assert texts.shape == labels.shape
+        assert all(isinstance(text, str) for text in texts)
+
+
+@pytest.mark.parametrize("contents", FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_table(contents, tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_bytes(contents)
+    with little(64 * MIB, seconds=2.0):
+        refuses(lambda: own_table(tmp_path), path)
+
+
 @every_reader
 def test_a_file_larger_than_any_original(reader, damage, tmp_path):
     """Of holes, which take no space."""
@@ -406,6 +500,16 @@ def test_nothing_in_a_file_executes(name, protocol, container, tmp_path):
         datasets.load("cifar10", tmp_path)
     with pytest.raises(ValueError, match="Received: UnpicklingError: a reference to"):
         datasets.load_human_labels(tmp_path / "data_batch_1", "worse", [0, 1])
+    assert not folder.exists()
+
+
+def test_nothing_in_arrays_of_the_user_executes(tmp_path):
+    folder = tmp_path / "executed"
+    for name in ("system", "mkdir", "eval", "exec"):
+        pickled = pickle.dumps(Calling(HOSTILE[name](str(folder))))
+        (tmp_path / "own.npz").write_bytes(archive_of(npy((1, 1), pickled, "|O")))
+        with pytest.raises(ValueError, match="Cannot read.*allow_pickle=False"):
+            own_arrays(tmp_path)
     assert not folder.exists()
 
 

@@ -1,36 +1,35 @@
-"""Study files, their data, and studies as a whole."""
+"""Study files, their data, and the command."""
 
 import datetime
-import errno
-import os
+import json
+import math
 import pickle
 import re
-import shutil
-import sqlite3
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
 
-from keras_logitclip import losses
 from keras_logitclip import noise
 from keras_logitclip import study
 from keras_logitclip.__main__ import main
-from keras_logitclip._jobs import queue
-from keras_logitclip.losses.presets import PRESETS
-from keras_logitclip.study import _run
-from keras_logitclip.study import _training
-from keras_logitclip.study._config import Cell
+from keras_logitclip._jobs.description import describe_model
+from keras_logitclip.study import _config
+from keras_logitclip.study import _plan
+from keras_logitclip.study._config import Candidate
+from keras_logitclip.study._data import import_function
 from keras_logitclip.study._data import load_data
 from keras_logitclip.study._data import make_noise
-from keras_logitclip.study._losses import l1_weight
-from keras_logitclip.study._losses import make_loss
+from keras_logitclip.study._plan import Cell
+from tests import subprocesses
 from tests.damages import MIB
 from tests.damages import damages
 from tests.damages import little
 from tests.damages import reproducibly
+from tests.data_files import write_cifar
 from tests.study_files import BACKEND
 from tests.study_files import TRAINED_ON
 from tests.study_files import load
@@ -48,51 +47,45 @@ pytestmark = pytest.mark.once
 
 def test_defaults():
     settings = load().settings
-    assert (settings["validation_split"], settings["seeds"]) == (0.1, 1)
-    assert settings["data"]["standardize"] is False
-    assert settings["data"]["train_samples"] is None
-    assert settings["optimizer"]["schedule"] == "constant"
-    assert settings["optimizer"]["momentum"] == 0.9
-    assert settings["noise"] == [
-        {"kind": "symmetric", "rate": 0.4, "exact": False, "include_true_class": False}
-    ]
-    (methods,) = settings["methods"]
-    assert methods["plain"] is True
-    assert methods["taus"] == methods["value_limits"] == []
+    assert (settings.validation_split, settings.seeds) == (0.1, 1)
+    assert (settings.batch_size, settings.select_seeds) == (64, None)
+    assert settings.data.standardize is False
+    assert settings.data.train_samples is None
+    assert settings.optimizer.schedule == "constant"
+    assert settings.optimizer.learning_rates == (0.1,)
+    assert settings.optimizer.arguments == {"momentum": 0.9}
+    assert settings.model.arguments == {"width": 8}
+    assert settings.noise == (_config.Symmetric(rate=0.4),)
+    (methods,) = settings.methods
+    assert methods.plain is True
+    assert methods.taus == methods.value_limits == ()
 
 
 def test_what_is_left_out_of_a_study_file():
+    path = write_study(Path("."), {"batch_size": None})
+    settings = study.load(path).settings
+    assert (settings.backend, settings.batch_size) == (None, 128)
+
+
+def test_a_file_with_a_byte_order_mark():
     path = write_study(Path("."), {})
-    assert study.load(path).settings["backend"] == "tensorflow"
+    expected = study.load(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert study.load(path) == expected
 
 
-def test_cells_are_in_order_and_each_is_there_once():
-    loaded = load(
-        seeds=2,
-        noise=[{"kind": "clean"}, {"kind": "pair_flip", "rate": 0.25}],
-        methods=[
-            {"losses": ["ce", "fl"], "taus": [1, 0.5]},
-            {"losses": ["CE"], "taus": [1.0], "value_limits": [2], "plain": False},
-            {"losses": ["CE"], "norm_penalties": [0.1]},
-        ],
-    )
-    methods = [
-        ("CE", "plain", None),
-        ("CE", "tau", 1.0),
-        ("CE", "tau", 0.5),
-        ("Focal", "plain", None),
-        ("Focal", "tau", 1.0),
-        ("Focal", "tau", 0.5),
-        ("CE", "value_limit", 2.0),
-        ("CE", "norm_penalty", 0.1),
-    ]
-    assert loaded.cells == [
-        (noise_name, *method, seed)
-        for seed in (0, 1)
-        for noise_name in ("clean", "pair-flip 0.25")
-        for method in methods
-    ]
-    assert (loaded.name, loaded.folder) == ("small", Path("."))
+def test_the_configuration_is_made_of_what_json_has():
+    given = {"since": datetime.date(2020, 1, 1), "most": math.inf}
+    loaded = load(methods=[{"losses": ["ce"], "taus": [1, math.inf]}], model=given)
+    config = loaded.config
+    assert loaded.settings.model.arguments == {"width": 8, **given}
+    assert json.loads(json.dumps(config, allow_nan=False)) == config
+    assert config["model"]["arguments"]["most"] == "inf"
+    assert config["methods"][0]["losses"] == ["CE"]
+    assert config["methods"][0]["taus"] == [1.0, "inf"]
+    assert config["optimizer"]["arguments"] == {"momentum": 0.9}
+    assert config["noise"][0]["kind"] == "symmetric"
+    assert config["backend"] == TRAINED_ON
 
 
 def test_names_of_noises():
@@ -114,46 +107,57 @@ def test_names_of_noises():
     ]
 
 
-def test_mappings_of_the_built_in_data():
-    kind = {"kind": "asymmetric", "rate": 0.4}
-    loaded = load(data={"name": "cifar10"}, noise=[kind])
-    (settings,) = loaded.noises.values()
-    assert settings["mapping"] == list(noise.CIFAR10_CONFUSIONS)
-
-
 STEPS = {"schedule": "steps"}
+RATES = {"learning_rate": None, "learning_rates": [0.1, 0.3]}
 BAD_SETTINGS = {
-    "unknown-key": ({"epoch": 3}, "no other keys in the study.*Received: epoch$"),
+    "unknown-key": (
+        {"epoch": 3},
+        "no other keys in the study than backend, epochs,.*Received: epoch$",
+    ),
     "missing-key": ({"epochs": None}, "`epochs` in the study. Received: none"),
-    "type": ({"epochs": 2.5}, "`epochs` in the study to be of type int.*2.5"),
-    "bool": ({"seeds": True}, "`seeds` in the study to be of type int.*True"),
-    "epochs-0": ({"epochs": 0}, "`epochs` to be above zero. Received: 0"),
-    "batch-size": ({"batch_size": -1}, "`batch_size` to be above zero. Received: -1"),
-    "split": ({"validation_split": 1}, "`validation_split` between 0 and 1.*1.0"),
+    "type": ({"epochs": 2.5}, "`epochs` in the study to be `int`. Received: 2.5"),
+    "bool": ({"seeds": True}, "`seeds` in the study to be `int`. Received: True"),
+    "epochs-0": ({"epochs": 0}, "`epochs` .* to be `int` >= 1. Received: 0"),
+    "batch-size": ({"batch_size": -1}, "`batch_size` .* `int` >= 1. Received: -1"),
+    "split": ({"validation_split": 1}, "`validation_split` .* < 1.0. Received: 1"),
     "backend": ({"backend": "numpy"}, "one of tensorflow, jax, torch.*'numpy'"),
     "data": ({"data": {"name": "svhn"}}, "digits, mnist, .*module:function.*'svhn'"),
-    "no-table": ({"data": "mnist"}, "`data` in the study to be of type dict.*'mnist'"),
+    "no-table": ({"data": "mnist"}, "\\[data\\] to be a table. Received: 'mnist'"),
     "data-key": ({"data": {"size": 3}}, r"keys in \[data\].*train_samples.*: size$"),
-    "samples": ({"data": {"test_samples": 0}}, "`test_samples` to be above zero"),
-    "model": ({"model": {"name": "vgg"}}, r"`name` in \[model\].*wrn-40-2.*'vgg'"),
-    "model-name": ({"model": {"name": None}}, r"`name` in \[model\] to be a string"),
-    "model-date": (
-        {"model": {"since": datetime.date(2020, 1, 1)}},
-        "`model` to have finite numbers.*2020",
+    "samples": ({"data": {"test_samples": 0}}, r"`test_samples` in \[data\] .* >= 1"),
+    "no-label": ({"data": {"name": "a.csv"}}, "`label` in .*name='a.csv'"),
+    "label": ({"data": {"label": "x"}}, "only then. .*label='x'"),
+    "text": (
+        {"data": {"name": "a.npz", "text": "x"}},
+        "only then. .*name='a.npz'.*text='x'",
     ),
-    "model-inf": ({"model": {"width": np.inf}}, "`model` to have finite.*inf"),
+    "model": ({"model": {"name": "vgg"}}, r"`name` in \[model\].*wrn-40-2.*'vgg'"),
+    "model-name": ({"model": {"name": None}}, r"`name` in \[model\]. Received: none"),
     "optimizer": ({"optimizer": {"name": "sdg"}}, r"another \[optimizer\].*sdg"),
+    "ema": ({"optimizer": {"use_ema": True}}, r"no `use_ema` in \[optimizer\]"),
     "argument": ({"optimizer": {"moment": 1.0}}, r"another \[optimizer\].*moment"),
-    "rate": ({"optimizer": {"learning_rate": 0}}, "`learning_rate` to be above zero"),
-    "rate-inf": ({"optimizer": {"learning_rate": np.inf}}, "above zero. Received: inf"),
+    "no-rate": (
+        {"optimizer": {"learning_rate": None}},
+        r"`learning_rates` in \[optimizer\]. Received: none",
+    ),
+    "both-rates": (
+        {"optimizer": {"learning_rates": [0.1]}},
+        r"another \[optimizer\].*multiple values.*learning_rate",
+    ),
+    "no-rates": ({"optimizer": {**RATES, "learning_rates": []}}, "length >= 1"),
+    "rate": (
+        {"optimizer": {"learning_rate": 0}},
+        r"`learning_rates` in \[optimizer\] to be `float` > 0.0. Received: \[0\]",
+    ),
+    "rate-inf": ({"optimizer": {"learning_rate": math.inf}}, r"Received: \[inf\]"),
     "schedule": (
         {"optimizer": {"schedule": "step"}},
-        "constant, steps, cosine.*'step'",
+        "constant, steps, cosine. Received: 'step'",
     ),
     "no-boundaries": ({"optimizer": STEPS}, r"`boundaries`.*Received: \[\]"),
     "boundaries": (
         {"optimizer": {"boundaries": [0.5]}},
-        r"`boundaries`.*only then. Received: \[0.5\], schedule 'constant'",
+        r"only then.* Received: \[0.5\], schedule 'constant'",
     ),
     "shrinking": (
         {"optimizer": {**STEPS, "boundaries": [0.7, 0.4]}},
@@ -161,42 +165,60 @@ BAD_SETTINGS = {
     ),
     "epochs-as-boundaries": (
         {"optimizer": {**STEPS, "boundaries": [80, 120]}},
-        r"growing shares of the training.*Received: \[80, 120\]",
+        r"`boundaries` in \[optimizer\] to be `float` < 1.0. Received: \[80, 120\]",
     ),
-    "no-noise": ({"noise": []}, r"at least one section \[\[noise\]\]"),
-    "one-noise": ({"noise": {"kind": "clean"}}, "`noise` in the study to be of type"),
+    "no-noise": ({"noise": []}, r"`noise` in the study to be a list of length >= 1"),
+    "one-noise": ({"noise": {"kind": "clean"}}, "`noise` in the study to be a list"),
     "kind": ({"noise": [{"kind": "uniform"}]}, "clean, symmetric, .*'uniform'"),
     "kind-list": ({"noise": [{"kind": ["clean"]}]}, r"Received: \['clean'\]"),
-    "no-kind": ({"noise": [{"rate": 0.5}]}, "`kind` in .* Received: None"),
+    "no-kind": ({"noise": [{"rate": 0.5}]}, r"`kind` in \[\[noise\]\]. Received: none"),
     "no-section": ({"noise": ["clean"]}, "to be a table. Received: 'clean'"),
-    "no-rate": ({"noise": [{"kind": "symmetric"}]}, "`rate` in .*symmetric"),
+    "no-noise-rate": (
+        {"noise": [{"kind": "symmetric"}]},
+        '`rate` in .*of kind "symmetric". Received: none',
+    ),
     "rate-of-clean": ({"noise": [{"kind": "clean", "rate": 0.1}]}, "Received: rate"),
     "rate-above-1": (
         {"noise": [{"kind": "pair_flip", "rate": 2}]},
-        "`rate` in .* above 0 and at most 1. Received: 2.0",
-    ),
-    "mapping": (
-        {"noise": [{"kind": "asymmetric", "rate": 0.4}]},
-        "`mapping` in .*the data are your own",
+        r'`rate` in \[\[noise\]\] of kind "pair_flip" .*<= 1.0. Received: 2',
     ),
     "scale": (
         {"noise": [{"kind": "instance_dependent", "rate": 0.4, "scale": -1}]},
-        "`scale` to be above zero. Received: -1.0",
+        "`scale` in .*> 0.0. Received: -1",
     ),
     "noise-twice": (
         {"noise": 2 * [{"kind": "symmetric", "rate": 0.5}]},
         "each noise once. Received: symmetric 0.5, symmetric 0.5",
     ),
-    "no-methods": ({"methods": []}, r"at least one section \[\[methods\]\]"),
-    "no-losses": ({"methods": [{"losses": []}]}, r"\[\[methods\]\] with `losses`"),
+    "no-methods": ({"methods": []}, "`methods` in the study to be .* length >= 1"),
+    "no-losses": ({"methods": [{"losses": []}]}, r"`losses` in \[\[methods\]\] to be"),
     "loss": ({"methods": [{"losses": ["CEE"]}]}, "'GCE', .*Received: name='CEE'"),
     "no-method": (
         {"methods": [{"losses": ["CE"], "plain": False}]},
         "`plain = true` or values of `taus`",
     ),
-    "tau": ({"methods": [{"losses": ["CE"], "taus": [0]}]}, "`taus` to be above zero"),
-    "tau-text": ({"methods": [{"losses": ["CE"], "taus": ["1"]}]}, "type float.*'1'"),
-    "taus": ({"methods": [{"losses": ["CE"], "taus": 1.0}]}, "of type list.*1.0"),
+    "normalized-plain": (
+        {"methods": [{"losses": ["CE"], "normalize_gradient": True}]},
+        "values of `taus` .which `normalize_gradient` needs",
+    ),
+    "tau": (
+        {"methods": [{"losses": ["CE"], "taus": [0]}]},
+        r"`taus` in \[\[methods\]\] to be `float` > 0.0. Received: \[0\]",
+    ),
+    "tau-text": ({"methods": [{"losses": ["CE"], "taus": ["1"]}]}, r"`float`.*\['1'\]"),
+    "limit": (
+        {"methods": [{"losses": ["CE"], "value_limits": [math.inf]}]},
+        r"\[inf\]",
+    ),
+    "taus": ({"methods": [{"losses": ["CE"], "taus": 1.0}]}, "to be a list.*1.0"),
+    "trials": (
+        {
+            "trials": 4,
+            "optimizer": RATES,
+            "methods": [{"losses": ["CE"], "taus": [1, 2]}],
+        },
+        "at most 2 `trials`.* Received: 4",
+    ),
 }
 
 
@@ -231,7 +253,7 @@ def test_a_damaged_study_file(damaged):
         except ValueError as error:
             message = str(error)
         else:
-            assert loaded.cells
+            assert _plan.cells(loaded, {})
             return
     assert message.startswith("Cannot use small.toml: ")
 
@@ -257,6 +279,162 @@ def test_study_files_with_endless_values(contents):
     # Python's parser remembers every table on the way to a value.
     with little(64 * MIB), pytest.raises(ValueError, match="^Cannot use small.toml: "):
         study.load(path)
+
+
+# The plan.
+
+
+def cells_of(accuracies=None, **changes):
+    return _plan.cells(load(**changes), accuracies or {})
+
+
+def test_cells_are_in_order_and_each_is_there_once():
+    loaded = load(
+        seeds=2,
+        noise=[{"kind": "clean"}, {"kind": "pair_flip", "rate": 0.25}],
+        optimizer=RATES,
+        methods=[
+            {"losses": ["ce", "fl"], "taus": [1, math.inf]},
+            {"losses": ["CE"], "taus": [1.0], "value_limits": [2], "plain": False},
+            {"losses": ["CE"], "norm_penalties": [0.1], "learning_rates": [0.3, 1]},
+        ],
+    )
+    methods = [
+        ("CE", "plain", None, 0.1),
+        ("CE", "plain", None, 0.3),
+        ("CE", "plain", None, 1.0),
+        ("CE", "tau", 1.0, 0.1),
+        ("CE", "tau", 1.0, 0.3),
+        ("CE", "tau", math.inf, 0.1),
+        ("CE", "tau", math.inf, 0.3),
+        ("CE", "value_limit", 2.0, 0.1),
+        ("CE", "value_limit", 2.0, 0.3),
+        ("CE", "norm_penalty", 0.1, 0.3),
+        ("CE", "norm_penalty", 0.1, 1.0),
+        ("Focal", "plain", None, 0.1),
+        ("Focal", "plain", None, 0.3),
+        ("Focal", "tau", 1.0, 0.1),
+        ("Focal", "tau", 1.0, 0.3),
+        ("Focal", "tau", math.inf, 0.1),
+        ("Focal", "tau", math.inf, 0.3),
+    ]
+    cells = _plan.cells(loaded, {})
+    assert cells == [
+        (noise_name, *method, seed)
+        for seed in (0, 1)
+        for method in methods
+        for noise_name in ("clean", "pair-flip 0.25")
+    ]
+    assert _plan.count(loaded) == len(cells)
+    assert (loaded.name, loaded.folder) == ("small", Path("."))
+
+
+def test_normalized_gradients_are_a_method_of_their_own():
+    section = {"losses": ["CE"], "taus": [1.0], "normalize_gradient": True}
+    cells = cells_of(methods=[section, {"losses": ["CE"], "taus": [1.0]}])
+    assert [cell.method for cell in cells] == ["plain", "normalized_tau", "tau"]
+    assert {cell.method for cell in cells} < set(_plan.METHODS)
+
+
+def test_one_seed_selects_and_the_others_train_what_it_selected():
+    changes = {
+        "seeds": 3,
+        "select_seeds": 1,
+        "optimizer": RATES,
+        "noise": [{"kind": "clean"}, {"kind": "pair_flip", "rate": 0.25}],
+    }
+    loaded = load(**changes)
+    first = _plan.cells(loaded, {})
+    assert first == [
+        Cell(noise_name, "CE", "plain", None, rate, 0)
+        for rate in (0.1, 0.3)
+        for noise_name in ("clean", "pair-flip 0.25")
+    ]
+    best = {"clean": 0.1, "pair-flip 0.25": 0.3}
+    accuracies = {cell: float(cell.learning_rate == best[cell.noise]) for cell in first}
+    del accuracies[first[1]]
+    # Of the other noise, it is not known yet.
+    assert _plan.cells(loaded, accuracies)[4:] == [
+        Cell("clean", "CE", "plain", None, 0.1, seed) for seed in (1, 2)
+    ]
+    accuracies[first[1]] = 0.0
+    later = _plan.cells(loaded, accuracies)[4:]
+    assert {(cell.noise, cell.learning_rate) for cell in later} == set(best.items())
+    assert _plan.count(loaded) == 4 + len(later)
+
+
+def test_what_has_no_choice_waits_for_nothing():
+    cells = cells_of(seeds=3, select_seeds=1)
+    assert [cell.seed for cell in cells] == [0, 1, 2]
+
+
+def test_all_seeds_select_unless_fewer_are_asked_for():
+    assert len(cells_of(seeds=2, optimizer=RATES)) == 4
+    assert len(cells_of(seeds=2, select_seeds=5, optimizer=RATES)) == 4
+
+
+GRID = {
+    "optimizer": {"learning_rate": None, "learning_rates": [0.01, 0.03, 0.1, 0.3]},
+    "methods": [{"losses": ["CE", "GCE"], "taus": [0.5, 1.5, math.inf]}],
+}
+
+
+def test_all_methods_have_the_same_number_of_trials():
+    whole = load(**GRID).candidates
+    drawn = load(trials=4, **GRID).candidates
+    assert {len(candidates) for candidates in drawn.values()} == {4}
+    for key, candidates in drawn.items():
+        assert [found for found in whole[key] if found in candidates] == candidates
+    assert drawn["CE", "tau"] != drawn["GCE", "tau"]
+
+
+def test_more_trials_keep_the_earlier_ones():
+    few, many = (load(trials=trials, **GRID).candidates for trials in (2, 4))
+    for key in few:
+        assert set(few[key]) < set(many[key])
+
+
+CHOICES = {
+    "mean": ({(1, 0.1): {0: 0.5, 1: 0.9}, (2, 0.1): {0: 0.6, 1: 0.7}}, (1, 0.1)),
+    "shared": ({(1, 0.1): {0: 0.5, 1: 0.9}, (2, 0.1): {0: 0.6}}, (2, 0.1)),
+    "shares-none": ({(1, 0.1): {0: 0.5}, (2, 0.1): {1: 0.4}}, (1, 0.1)),
+    "larger-value": ({(1, 0.1): {0: 0.5}, (2, 0.1): {0: 0.5}}, (2, 0.1)),
+    "infinity": ({(math.inf, 0.1): {0: 0.5}, (2, 0.1): {0: 0.5}}, (math.inf, 0.1)),
+    "smaller-rate": ({(None, 0.1): {0: 0.5}, (None, 0.3): {0: 0.5}}, (None, 0.1)),
+    "rounding": (
+        {(1, 0.1): {0: 0.3 + 1e-15}, (2, 0.1): {0: 0.3}},
+        (2, 0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize(("accuracies", "chosen"), CHOICES.values(), ids=CHOICES)
+def test_choice(accuracies, chosen):
+    of_candidates = {Candidate(*key): seeds for key, seeds in accuracies.items()}
+    assert _plan.choose(of_candidates) == chosen
+
+
+SCHEDULES = {
+    "constant": ({}, [1, 1, 1, 1]),
+    "steps": ({**STEPS, "boundaries": [0.5, 0.7]}, [1, 1, 0.1, 0.01]),
+    "factor": ({**STEPS, "boundaries": [0.25], "factor": 0.5}, [1, 0.5, 0.5, 0.5]),
+    "cosine": ({"schedule": "cosine"}, [1, 0.5 + 0.125**0.5, 0.5, 0.5 - 0.125**0.5]),
+}
+
+
+@pytest.mark.parametrize(("changes", "factors"), SCHEDULES.values(), ids=SCHEDULES)
+def test_schedules(changes, factors):
+    section = load(optimizer=changes).settings.optimizer
+    rates = [_config.learning_rate(section, 0.3, epoch, 4) for epoch in range(4)]
+    assert rates == pytest.approx([0.3 * factor for factor in factors])
+
+
+def test_optimizers_have_the_rate_and_the_arguments():
+    section = load(optimizer={"nesterov": True}).settings.optimizer
+    optimizer = _config.make_optimizer(section, 0.3)
+    assert isinstance(optimizer, keras.optimizers.SGD)
+    assert float(optimizer.learning_rate) == pytest.approx(0.3)
+    assert (optimizer.momentum, optimizer.nesterov) == (0.9, True)
 
 
 # Data and noise.
@@ -337,6 +515,15 @@ def test_noise(kind):
     assert (noisy.rate > 0) == (kind != "clean")
 
 
+def test_confusions_of_the_literature():
+    kind = {"kind": "asymmetric", "rate": 0.4}
+    loaded = load(data={"name": "digits"}, noise=[kind])
+    data = load_data(loaded, None)
+    noisy = make_noise(loaded, data, "asymmetric 0.4", 3, None)
+    expected = noise.asymmetric(data.y_train, 0.4, noise.MNIST_CONFUSIONS, seed=3)
+    np.testing.assert_array_equal(noisy.labels, expected.labels)
+
+
 HUMAN = {"kind": "human", "file": "human.pt", "labels": "worse"}
 
 
@@ -345,19 +532,11 @@ def write_human_labels(clean, **others):
     Path("human.pt").write_bytes(pickle.dumps(contents, 2))
 
 
-def use_ten_classes(monkeypatch):
-    """Gives the data of the study file the ten classes that CIFAR-10N has."""
-    module = sys.modules["study_samples"]
-    x_train, _, x_test, y_test = module.load()
-    clean = np.arange(len(x_train)) % 10
-    monkeypatch.setattr(module, "load", lambda: (x_train, clean, x_test, y_test))
-    return clean
-
-
-def test_human_labels_of_a_subset(monkeypatch):
-    loaded = load(data={"train_samples": 50}, noise=[HUMAN])
-    load_data(loaded, None)
-    clean = use_ten_classes(monkeypatch)
+def test_human_labels_of_a_subset():
+    loaded = load(
+        data={"name": "study_samples:ten", "train_samples": 50}, noise=[HUMAN]
+    )
+    clean = np.arange(240) % 10
     worse = np.where(np.arange(len(clean)) % 3 == 0, (clean + 1) % 10, clean)
     write_human_labels(clean, worse_label=worse)
     data = load_data(loaded, None)
@@ -373,24 +552,31 @@ def noise_of(**settings):
 BAD_CELLS = {
     "module": ({"data": {"name": "nowhere:load"}}, "'nowhere:load': No module named"),
     "function": (own_data("lod"), "'study_samples:lod': .*no attribute 'lod'"),
-    "nothing": (own_data("nothing"), r"to return `x_train`.*Received: .*shapes \[\]"),
+    "nothing": (own_data("nothing"), r"to have `x_train`.*Received: .*shapes \[\]"),
     "lengths": (own_data("other_lengths"), r"a label for each.*\(239, 6\), \(240,\)"),
     "shapes": (own_data("other_shapes"), r"one shape.*\(240, 6\).*\(80, 5\)"),
     "one-hot": (own_data("one_hot"), r"class ids.*float64 of shape \(240, 4\)"),
     "negative": (own_data("negative"), "class ids, integers from 0"),
-    "text": (own_data("text"), "samples of .* to be numbers.*<U3"),
+    "text": (own_data("text"), "samples of .* to be finite numbers.*<U3"),
     "too-many": ({"data": {"train_samples": 241}}, "at most 240.*Received: 241"),
+    "no-mapping": (
+        noise_of(kind="asymmetric", rate=0.5),
+        "`mapping` in .*the data are your own",
+    ),
     "mapping": (
         noise_of(kind="asymmetric", rate=0.5, mapping=[1, 2, 3, 4, 0]),
-        "`mapping` in .*the 4 classes of the data. Received: 5",
+        "'asymmetric 0.5' .*the 4 classes of the data. Received: 5",
     ),
     "short-mapping": (
         noise_of(kind="asymmetric", rate=0.5, mapping=[1, 0]),
         r"labels.*\[0, 2\)|at most 1|num_classes",
     ),
-    "rare": ({"validation_split": 0.001}, "which holds out 0 of the "),
+    "rare": (
+        {"validation_split": 0.001},
+        "`validation_split`: .* holds out some samples",
+    ),
     "width": ({"model": {"width": 0}}, "`width`: expected an integer of at least 1"),
-    "argument": ({"model": {"units": 3}}, "model 'mlp' has: `width`.*units=3"),
+    "argument": ({"model": {"units": 3}}, "model 'mlp' has: width, depth.*'units': 3"),
     "no-model": (own_model("no_model"), "not compiled. Received: <class 'tuple'>"),
     "compiled": (own_model("compiled_model"), "not compiled. Received: a compiled one"),
     "outputs": (own_model("narrow_model"), r"\(None, 4\).*Received: \(None, 3\)"),
@@ -409,7 +595,7 @@ def test_what_only_the_data_show(changes, message):
 @pytest.mark.gradients
 def test_human_labels_of_other_images():
     loaded = load(noise=[HUMAN])
-    with pytest.raises(FileNotFoundError, match="file of CIFAR-10N.*human.pt"):
+    with pytest.raises(FileNotFoundError, match="the file 'human.pt' in: "):
         run(loaded)
     write_human_labels(np.arange(30) % 10)
     with pytest.raises(ValueError, match="all 30 images.*Received: 240 labels"):
@@ -420,396 +606,346 @@ def test_human_labels_of_other_classes(monkeypatch):
     loaded = load(noise=[HUMAN])
     y_train = load_data(loaded, None).y_train
     write_human_labels(y_train)
-    with pytest.raises(ValueError, match="'worse' .*4 classes.*Received: 10"):
+    with pytest.raises(ValueError, match="'human worse' .*4 classes.*Received: 10"):
         make_noise(loaded, load_data(loaded, None), "human worse", 0, None)
 
 
-# Losses.
+# Own functions.
 
 
-def test_losses_of_the_methods():
-    plain = make_loss(Cell("", "GCE", "plain", None, 0), 4)
-    assert isinstance(plain, losses.GeneralizedCrossEntropy)
-    assert plain.q == 0.7
-    clipped = make_loss(Cell("", "CE", "tau", 0.5, 0), 4)
-    assert isinstance(clipped, losses.LogitClipLoss)
-    assert clipped.tau == 0.5
-    by_value = make_loss(Cell("", "CE", "value_limit", 2.0, 0), 4)
-    assert isinstance(by_value, losses.LogitValueClip)
-    assert by_value.limit == 2.0
-    penalized = make_loss(Cell("", "CE", "norm_penalty", 0.1, 0), 4)
-    assert isinstance(penalized, losses.NormPenalty)
-    assert penalized.weight == 0.1
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_l1_weights(name):
-    few, many = PRESETS[name].l1
-    cell = Cell("", name, "plain", None, 0)
-    assert (l1_weight(cell, 10), l1_weight(cell, 100)) == (few, many)
-
-
-@pytest.mark.parametrize("batch_size", [3, 1000])
-def test_what_is_measured(batch_size, monkeypatch):
-    monkeypatch.setattr(_training, "_PREDICT_BATCH", batch_size)
-    logits = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
-    labels = np.random.default_rng(1).integers(0, 4, (20, 2))
-
-    class Model:
-        def predict_on_batch(self, positions):
-            return logits[positions]
-
-    test, held_out, wrong = np.arange(13, 20), np.arange(3, 7), np.arange(7, 13)
-    recorder = _training.Recorder(
-        {"test": test, "held_out": held_out, "wrong": wrong},
-        {
-            "test": labels[test, 0],
-            "held_out": labels[held_out, 0],
-            "memorized": labels[wrong, 0],
-            "recovered": labels[wrong, 1],
-        },
-        epochs := {},
+def write_modules(folder, number):
+    """A module that imports another one of its folder, at once and while it runs."""
+    folder.mkdir()
+    (folder / "study_helper.py").write_text(f"NUMBER = {number}")
+    (folder / "study_later.py").write_text(f"NUMBER = {number}")
+    (folder / "study_own.py").write_text(
+        "import study_helper\n"
+        "def numbers(added=0):\n"
+        "    import study_later\n"
+        "    return study_helper.NUMBER + added, study_later.NUMBER + added\n"
     )
-    recorder.set_model(Model())
-    recorder.on_epoch_begin(0)
-    recorder.on_epoch_end(0, {"loss": np.float32("nan")})
-    hits = logits.argmax(-1)[:, None] == labels
-    norms = np.sqrt(np.square(logits[test], dtype="float64").sum(-1))
-    (seconds,) = epochs.pop("seconds")
-    assert seconds > 0
-    assert epochs == {
-        "loss": [None],
-        "accuracy": [hits[test, 0].mean()],
-        "noisy_accuracy": [hits[held_out, 0].mean()],
-        "memorized": [hits[wrong, 0].mean()],
-        "recovered": [hits[wrong, 1].mean()],
-        "logit_norm": [pytest.approx(norms.mean(), rel=1e-6)],
-    }
+    return write_study(folder, {})
 
 
-# A whole study.
+def test_two_folders_with_modules_of_the_same_names(monkeypatch):
+    elsewhere = object()
+    monkeypatch.setitem(sys.modules, "study_later", elsewhere)
+    before = list(sys.path)
+    one, two = (
+        import_function(
+            study.load(write_modules(Path(name), number)), "study_own:numbers"
+        )
+        for name, number in (("one", 1), ("two", 2))
+    )
+    assert (one(), two(added=1), one()) == ((1, 1), (3, 3), (1, 1))
+    assert "study_helper" not in sys.modules
+    assert sys.modules["study_later"] is elsewhere
+    assert sys.path == before
 
 
-METHODS = [{"losses": ["CE"], "taus": [1.0]}]
+def test_an_edited_module_is_read_again():
+    path = write_modules(Path("one"), 1)
+    Path("one/study_own.py").write_text("def numbers():\n    return 'edited'\n")
+    assert import_function(study.load(path), "study_own:numbers")() == "edited"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a study that is complete, and its records."""
-    folder = tmp_path_factory.mktemp("finished")
-    loaded = load(folder, epochs=2, methods=METHODS)
-    return folder, run(loaded, results=folder / "results")
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("number = 3", "it is no function, but 3"),
+        ("def number(shape): ...", "too many positional arguments"),
+        ("def number(shape, classes): ...", "unexpected keyword argument 'width'"),
+    ],
+)
+def test_what_cannot_be_called_so(function, message):
+    Path("study_own.py").write_text(function)
+    with pytest.raises(ValueError, match=f"Cannot use 'study_own:number'.*{message}"):
+        import_function(load(), "study_own:number")((6,), 4, width=8)
+
+
+def test_packages_that_are_installed_below_the_study_stay(monkeypatch):
+    packages = Path("venv").resolve()
+    packages.mkdir()
+    (packages / "study_installed.py").write_text("")
+    monkeypatch.syspath_prepend(packages)
+    Path("study_own.py").write_text("import study_installed\nfunction = dict\n")
+    assert import_function(load(), "study_own:function")() == {}
+    assert sys.modules.pop("study_installed").__file__.startswith(str(packages))
+
+
+LAYER = """
+import keras
+
+class Scaled(keras.layers.Layer):
+    def call(self, x):
+        return {factor} * x
+"""
+MODEL = """
+import keras
+from study_layer import Scaled
+
+def build(shape, num_classes):
+    return keras.Sequential([keras.Input(shape), Scaled(), keras.layers.Dense(4)])
+"""
+
+
+def describe_own_model(folder, factor):
+    folder.mkdir(exist_ok=True)
+    (folder / "study_layer.py").write_text(LAYER.format(factor=factor))
+    (folder / "study_model.py").write_text(MODEL)
+    build = import_function(load(folder), "study_model:build")
+    return describe_model(lambda: build((6,), 4))
+
+
+def test_an_own_model_is_told_by_all_that_it_imports_and_not_by_its_folder():
+    described = describe_own_model(Path("one"), factor=2)
+    assert describe_own_model(Path("two"), factor=2) == described
+    assert describe_own_model(Path("two"), factor=31) != described
+
+
+def test_installed_modules_and_packages_beside_the_study():
+    Path("study_package").mkdir()
+    Path("study_package/three.py").write_text("NUMBER = 3\n")
+    Path("study_package/part.py").write_text(
+        "def number():\n    from .three import NUMBER\n    return NUMBER\n"
+    )
+    assert import_function(load(), "study_package.part:number")() == 3
+    assert not any(name.startswith("study_package") for name in sys.modules)
+    assert import_function(load(), "keras.utils:to_categorical")([1]).shape == (1, 2)
+
+
+# Files of arrays, and tables.
+
+
+def samples_of(folder=Path(".")):
+    load(folder)
+    return import_function(load(folder), "study_samples:load")()
+
+
+def arrays_of(data):
+    return data.x_train, data.y_train, data.x_test, data.y_test
+
+
+def test_arrays_of_a_file():
+    arrays = samples_of()
+    names = ("x_train", "y_train", "x_test", "y_test")
+    np.savez("a.npz", **dict(zip(names, arrays, strict=True)))
+    data = load_data(load(data={"name": "a.npz"}), None)
+    for found, expected in zip(arrays_of(data), arrays, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert data.scale == np.float32(1 / arrays[0].max())
+
+
+def test_arrays_without_some_to_test_on():
+    """A share of each class is split off; labels can be names."""
+    x, y, _, _ = samples_of()
+    names = np.array(["d", "a", "c", "b"])[y]
+    np.savez_compressed("a.npz", x_train=x, y_train=names)
+    data = load_data(load(data={"name": "a.npz", "test_split": 0.25}), None)
+    assert np.bincount(data.y_test).tolist() == [15] * 4
+    assert np.bincount(data.y_train).tolist() == [45] * 4
+    rows = np.concatenate([data.x_train, data.x_test])
+    order, given = np.lexsort(rows.T), np.lexsort(x.T)
+    np.testing.assert_array_equal(rows[order], x[given])
+    found = np.concatenate([data.y_train, data.y_test])[order]
+    np.testing.assert_array_equal(np.array(list("abcd"))[found], names[given])
+
+
+def write_table(name, rows, header="category,text"):
+    lines = [header, *(",".join(map(str, row)) for row in rows)]
+    Path(name).write_text("\n".join(lines) + "\n")
+
+
+# In the order of the sorted classes, in which "NA" is a class like any other.
+TEXTS = [("NA", "NA nothing"), ("card", "lost card"), ("rate", "exchange rate")]
+
+
+def texts(count):
+    return [(name, f"{text} number {i}") for i in range(count) for name, text in TEXTS]
+
+
+TABLE = {"name": "table.csv", "label": "category", "text": "text", "features": 6}
+
+
+def test_a_table_of_texts():
+    write_table("table.csv", texts(20))
+    write_table("test.csv", texts(4))
+    data = load_data(load(data={**TABLE, "test": "test.csv"}), None)
+    assert data.num_classes == 3
+    assert (data.x_train.shape, data.x_test.shape) == ((60, 6), (12, 6))
+    np.testing.assert_array_equal(data.y_train, np.arange(60) % 3)
+    np.testing.assert_array_equal(data.y_test, np.arange(12) % 3)
+    for x in (data.x_train, data.x_test):
+        assert x.dtype == "float32"
+        np.testing.assert_allclose(np.square(x).mean(-1), 1, rtol=1e-5)
+    similar = data.x_test @ data.x_train.T
+    np.testing.assert_array_equal(similar.argmax(-1) % 3, data.y_test)
+
+
+def test_the_test_set_is_not_fitted_to():
+    write_table("table.csv", texts(20))
+    write_table("test.csv", texts(4))
+    settings = {**TABLE, "test": "test.csv"}
+    data = load_data(load(data=settings), None)
+    write_table("test.csv", [("card", "new words"), ("card", "lost card number 1")])
+    other = load_data(load(data=settings), None)
+    np.testing.assert_array_equal(other.x_train, data.x_train)
+    np.testing.assert_array_equal(other.x_test[0], 0)
+
+
+def test_labels_of_two_kinds_are_refused():
+    write_table("table.csv", texts(20))
+    write_table("test.csv", [(0, "one"), (1, "two")])
+    with pytest.raises(ValueError, match="'table.csv'.*both names. .* and int64"):
+        load_data(load(data={**TABLE, "test": "test.csv"}), None)
+
+
+def test_a_table_of_numbers():
+    write_table("table.csv", [(i % 2, i, i / 2) for i in range(40)], "id,a,b")
+    write_table("test.csv", [(i, 0, i % 2) for i in range(6)], "b,ignored,id")
+    data = {"name": "table.csv", "label": "id"}
+    with pytest.raises(ValueError, match="Cannot read test.csv: KeyError: .*'a'"):
+        load_data(load(data={**data, "test": "test.csv"}), None)
+    split = load_data(load(data=data), None)
+    assert (split.x_train.shape, split.x_test.shape) == ((32, 2), (8, 2))
+    np.testing.assert_array_equal(split.x_train[:, 0], 2 * split.x_train[:, 1])
+    np.testing.assert_array_equal(split.x_train[:, 0] % 2, split.y_train)
+    assert (split.scale, split.offset) == (1, 0)
+
+
+def test_files_of_the_data_folder_come_first():
+    Path("elsewhere").mkdir()
+    write_table("table.csv", texts(20))
+    write_table("elsewhere/table.csv", texts(10))
+    assert len(load_data(load(data=TABLE), "elsewhere").y_all) == 24
+    Path("elsewhere/table.csv").unlink()
+    assert len(load_data(load(data=TABLE), "elsewhere").y_all) == 48
+    Path("table.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="'table.csv' in: .*elsewhere, "):
+        load_data(load(data=TABLE), "elsewhere")
+
+
+BAD_TABLES = {
+    "label": ({"label": "lable"}, texts(9), r"column 'lable'. Received: \['category'"),
+    "text": ({"text": "txt"}, texts(9), "a column 'txt'. Received: .*'text'"),
+    "no-text": ({"text": None}, texts(9), r"numbers in all columns.*\['text'\]"),
+    "row": ({}, [*texts(9), ("card", "text", "more")], "ParserError"),
+    "rows": ({}, [("card", "text", "more")], "a name for each column"),
+    "no-label": ({}, [*texts(9), ("", "text")], "nothing in some rows"),
+    "fraction": ({}, [(i / 2, "text") for i in range(9)], "with a fraction"),
+    "features": ({"features": 300}, texts(9), "Received: 300, 21 texts, "),
+    "empty": ({}, [], r"arrays of shapes \[\(0,\)"),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "message"), BAD_TABLES.values(), ids=BAD_TABLES
+)
+def test_tables_that_cannot_be_used(changes, rows, message):
+    write_table("table.csv", rows)
+    data = {name: value for name, value in {**TABLE, **changes}.items() if value}
+    with pytest.raises(ValueError, match=message):
+        load_data(load(data=data), None)
+
+
+BAD_ARRAYS = {
+    "names": ({"x": [[1.0]], "y": [0]}, "expected the arrays x_train, y_train. .*x, y"),
+    "half": (
+        {"x_train": [[1.0]], "y_train": [0], "x_test": [[1.0]]},
+        "arrays x_train, y_train, x_test, y_test",
+    ),
+    "objects": (
+        {"x_train": [[None]], "y_train": [0]},
+        "cannot be loaded.*allow_pickle",
+    ),
+    "nan": ({"x_train": [[math.nan]], "y_train": [0]}, "to be finite numbers"),
+    "one-sample": ({"x_train": [[1.0]], "y_train": [0]}, "split off what to test on"),
+    "lengths": ({"x_train": [[1.0], [2.0]], "y_train": [0]}, "a label for each sample"),
+    "labels": ({"x_train": [[1.0]], "y_train": [0.5]}, "or names of classes.*float64"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "message"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)
+def test_arrays_that_cannot_be_used(arrays, message):
+    np.savez("a.npz", **{name: np.asarray(array) for name, array in arrays.items()})
+    with pytest.raises(ValueError, match=message):
+        load_data(load(data={"name": "a.npz"}), None)
+
+
+def test_what_texts_need_is_optional(monkeypatch):
+    write_table("table.csv", texts(20))
+    monkeypatch.setitem(sys.modules, "sklearn.decomposition", None)
+    message = 'need sklearn.decomposition.*pip install "keras-logitclip.study."'
+    with pytest.raises(ImportError, match=message):
+        load_data(load(data=TABLE), None)
+
+
+def test_the_fingerprint_is_that_of_samples_and_labels():
+    write_table("table.csv", texts(20))
+    data = load_data(load(data=TABLE), None)
+    assert load_data(load(data=TABLE), None).fingerprint == data.fingerprint
+    write_table("table.csv", [*texts(20)[:-1], ("rate", "another text")])
+    assert load_data(load(data=TABLE), None).fingerprint != data.fingerprint
+    part = load_data(load(data={"train_samples": 100}), None)
+    assert part.fingerprint != load_data(load(), None).fingerprint
+
+
+def test_inputs_are_scaled():
+    data = load_data(load(data={"standardize": True}), None)
+    inputs = data.inputs(data.x_train)
+    assert inputs.dtype == "float32"
+    np.testing.assert_allclose(inputs.mean(0), 0, atol=1e-5)
+
+
+# Where Keras is set to images with their channels first.
 
 
 @pytest.fixture
-def count_trainings(monkeypatch):
-    trained = []
-
-    def counted(study, cell, *arguments):
-        trained.append(cell)
-        return _training.train(study, cell, *arguments)
-
-    monkeypatch.setattr("keras_logitclip.study._run.train", counted)
-    return trained
+def channels_first():
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
 
 
-@pytest.mark.gradients
-def test_a_complete_study_trains_nothing(finished, count_trainings):
-    folder, records = finished
-    assert [record["value"] for record in records] == [None, 1.0]
-    assert [record["method"] for record in records] == ["plain", "tau"]
-    results = folder / "results"
-    assert not list((results / "backups").iterdir())
-    loaded = study.load(folder / "small.toml")
-    assert run(loaded, results=results) == records
-    assert not count_trainings
-
-
-@pytest.mark.gradients
-def test_each_seed_has_noise_and_a_training_of_its_own():
-    loaded = load(epochs=1, seeds=2, noise=[{"kind": "symmetric", "rate": 0.4}])
+def test_own_images_with_channels_first(channels_first):
+    data = {"name": "study_samples:channels_first", "standardize": True}
+    loaded = load(data=data, **own_model("random_model"))
     data = load_data(loaded, None)
-    records = run(loaded)
-    assert [record["seed"] for record in records] == [0, 1]
-    for record, cell in zip(records, loaded.cells, strict=True):
-        noisy = make_noise(loaded, data, cell.noise, cell.seed, None)
-        np.testing.assert_allclose(record["transition"], noisy.transition, atol=1e-6)
-    one, other = records
-    assert one["transition"] != other["transition"]
-    assert one["epochs"]["loss"] != other["epochs"]["loss"]
+    assert data.x_train.shape == (240, 3, 2, 1)
+    inputs = data.inputs(data.x_train)
+    np.testing.assert_allclose(inputs.mean((0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(inputs.std((0, 2, 3)), 1, rtol=1e-5)
+    grey = load(data={"name": "study_samples:images"}, **own_model("random_model"))
+    assert load_data(grey, None).x_train.shape == (240, 1, 2, 3)
+
+
+def test_built_in_images_with_channels_first(channels_first):
+    write_cifar("cifar10", Path("."))
+    loaded = load(data={"name": "cifar10"}, model={"name": "small_cnn", "width": None})
+    data = load_data(loaded, ".")
+    assert data.x_train.shape == (10, 32, 32, 3)
+    keras.config.set_image_data_format("channels_last")
+    np.testing.assert_array_equal(load_data(loaded, ".").x_train, data.x_train)
 
 
 @pytest.mark.gradients
-def test_the_progress_bar_counts_epochs(finished, capsys):
-    folder, _ = finished
-    loaded = study.load(folder / "small.toml")
-    run(loaded, results=folder / "results", verbose=True)
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "small: 100%" in printed.err
-    assert "4/4" in printed.err
-    assert "2/2 cells" in printed.err
+def test_a_built_in_model_trains_the_same_with_channels_first(channels_first):
+    data = {"name": "digits", "train_samples": 200, "test_samples": 50}
+    settings = {"data": data, "model": {"name": "small_cnn", "width": None}}
+    (record,) = run(load(**settings, epochs=2))
+    keras.config.set_image_data_format("channels_last")
+    (expected,) = run(load(**settings, epochs=2), results="others")
+    assert without_times(record) == without_times(expected)
 
 
-CHANGES = {
-    "epochs": ({"epochs": 3}, "epochs: 2 there, 3 here"),
-    "noise": (
-        {"noise": [{"kind": "clean"}]},
-        "noise: .*'symmetric'.* there, .*'clean'",
-    ),
-    "added": ({"methods": [{"losses": ["CE", "GCE"]}]}, "methods: .* here"),
-    "optimizer": ({"optimizer": {"momentum": 0.5}}, "optimizer: .*0.9.*there.*0.5"),
-}
-
-
-@pytest.mark.gradients
-@pytest.mark.parametrize(("changes", "message"), CHANGES.values(), ids=CHANGES)
-def test_a_changed_study_is_refused(changes, message, finished, count_trainings):
-    folder, _ = finished
-    changes = {"epochs": 2, "methods": METHODS, **changes}
-    with pytest.raises(ValueError, match=f"'small'.*Received: {message}"):
-        run(load(**changes), results=folder / "results")
-    assert not count_trainings
-
-
-@pytest.mark.gradients
-def test_records_of_other_settings_are_not_taken_up():
-    """Those that were left on the disk, where the database is gone."""
-    run(load(epochs=1))
-    Path("results/small/study.db").unlink()
-    (record,) = run(load(epochs=2))
-    assert len(record["epochs"]["loss"]) == 2
-
-
-@pytest.mark.gradients
-def test_results_of_a_newer_version_are_refused(monkeypatch):
-    loaded = load(epochs=1)
-    with monkeypatch.context() as patch:
-        patch.setattr("keras_logitclip.study._run.FORMAT", 2)
-        run(loaded)
-    with pytest.raises(ValueError, match="newer version.*format 1.*format 2. Update"):
-        run(loaded)
-
-
-@pytest.mark.gradients
-def test_two_studies_in_one_folder_share_nothing(count_trainings):
-    one, two = load(epochs=1), load(name="other.toml", epochs=1)
-    for loaded in (one, two):
-        (record,) = run(loaded, results="both")
-        assert record["study"] == loaded.name
-    assert len(count_trainings) == 2
-
-
-@pytest.mark.gradients
-def test_a_file_that_is_no_database():
-    Path("results/small").mkdir(parents=True)
-    Path("results/small/study.db").write_text("This is a text, not a database.")
-    with pytest.raises(ConnectionError, match="file is not a database"):
-        run(load())
-
-
-def fail_once(monkeypatch, target, error, when=lambda *arguments, **others: True):
-    """Makes a function fail at its first call for which `when` is true."""
-    owner, name = target
-    function, failed = getattr(owner, name), []
-
-    def fails(*arguments, **others):
-        if not failed and when(*arguments, **others):
-            failed.append(arguments)
-            raise error
-        return function(*arguments, **others)
-
-    monkeypatch.setattr(owner, name, fails)
-    return failed
-
-
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-WRITTEN = {"backup": "backups", "record": "cells"}
-
-
-@pytest.mark.gradients
-@pytest.mark.parametrize("file", WRITTEN)
-def test_a_full_disk(file, finished, monkeypatch):
-    def is_file(source, path):
-        return WRITTEN[file] in Path(path).parts
-
-    loaded = load(epochs=2)
-    failed = fail_once(monkeypatch, (_training.os, "replace"), FULL, is_file)
-    with pytest.raises(
-        OSError, match="Cannot write .*No space left on device.*goes on"
-    ):
-        run(loaded)
-    assert len(failed) == 1
-    assert not Path(failed[0][0]).exists()
-    (record,) = run(loaded)
-    assert record["epochs"]["loss"] == finished[1][0]["epochs"]["loss"]
-
-
-def database_error(message, lost=False):
-    optuna = pytest.importorskip("optuna")
-    sqlalchemy = pytest.importorskip("sqlalchemy")
-    error = optuna.exceptions.StorageInternalError("An exception is raised.")
-    error.__context__ = sqlalchemy.exc.OperationalError(
-        "INSERT", {}, sqlite3.OperationalError(message), connection_invalidated=lost
-    )
-    return error
-
-
-@pytest.mark.gradients
-def test_a_database_without_space(finished, count_trainings, monkeypatch):
-    storage = pytest.importorskip("optuna").storages.RDBStorage
-    loaded = load(epochs=2, methods=METHODS)
-    with monkeypatch.context() as patch:
-        fail_once(
-            patch,
-            (storage, "set_trial_user_attr"),
-            database_error("database or disk is full"),
-            when=lambda storage, trial, key, value: key == "record",
-        )
-        with pytest.raises(ConnectionError, match="is kept.*database or disk is full"):
-            run(loaded)
-    records = run(loaded, grace_period=1)
-    # The training whose record could not be stored is not repeated.
-    assert sorted(count_trainings) == sorted(set(count_trainings))
-    assert [*map(without_times, records)] == [*map(without_times, finished[1])]
-
-
-@pytest.mark.gradients
-@pytest.mark.parametrize("kind", ["OperationalError", "IntegrityError"])
-def test_another_process_makes_the_tables(kind, monkeypatch):
-    storage = pytest.importorskip("optuna").storages.RDBStorage
-    sqlalchemy = pytest.importorskip("sqlalchemy")
-    original = sqlite3.OperationalError("table studies already exists")
-    error = getattr(sqlalchemy.exc, kind)("CREATE", {}, original)
-    failed = fail_once(monkeypatch, (storage, "__init__"), error)
-    (record,) = run(load(epochs=1))
-    assert failed
-    assert len(record["epochs"]["loss"]) == 1
-
-
-LOST = {
-    "queue": "_create_new_trial",
-    "report": "set_trial_intermediate_value",
-    "record": "set_trial_user_attr",
-    "end": "set_trial_state_values",
-    "read": "_get_trials",
-    "heartbeat": "record_heartbeat",
-}
-
-
-@pytest.mark.gradients
-@pytest.mark.parametrize("what", LOST)
-def test_a_server_that_goes_away(what, finished, monkeypatch, caplog):
-    storage = pytest.importorskip("optuna").storages.RDBStorage
-    failed = fail_once(
-        monkeypatch, (storage, LOST[what]), database_error("gone", lost=True)
-    )
-    (record,) = run(load(epochs=2), grace_period=2)
-    assert failed
-    assert "The database went away" in caplog.text
-    assert record["epochs"]["loss"] == finished[1][0]["epochs"]["loss"]
-
-
-# Results that were damaged.
-
-
-@pytest.mark.gradients
-@given(damaged=damages())
-@reproducibly
-def test_a_damaged_record_is_none(finished, damaged):
-    (path, *_) = sorted((finished[0] / "results" / "cells").iterdir())
-    valid = _run._finished_record(path)
-    assert valid in finished[1]
-    copy = Path("copy.json")
-    copy.write_bytes(damaged(path.read_bytes()))
-    with little():
-        assert _run._finished_record(copy) in (None, valid)
-
-
-NO_RECORDS = {
-    "empty": "",
-    "null": "null",
-    "number": "1",
-    "list": "[{}]",
-    "text": '"sha256"',
-    "no-digest": '{"epochs": {}}',
-    "wrong-digest": '{"epochs": {}, "sha256": null}',
-    "deep": 10**5 * "[" + 10**5 * "]",
-    "long": 10**6 * "9",
-}
-
-
-@pytest.mark.gradients
-@pytest.mark.parametrize("contents", NO_RECORDS.values(), ids=NO_RECORDS)
-def test_a_foreign_record_is_trained_again(contents, finished, count_trainings):
-    loaded = load(epochs=2)
-    (cell,) = loaded.cells
-    path = Path("results/small/cells") / f"{_run.cell_name(loaded, cell)}.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(contents)
-    (record,) = run(loaded)
-    assert count_trainings == [cell]
-    assert record["epochs"]["loss"] == finished[1][0]["epochs"]["loss"]
-    assert _run._finished_record(path) == record
-
-
-@pytest.mark.gradients
-@given(damaged=damages())
-@reproducibly
-def test_a_damaged_database(finished, damaged):
-    """It is refused, or it can be read, as what SQLite itself does not notice."""
-    loaded = study.load(finished[0] / "small.toml")
-    path = Path("study.db")
-    path.write_bytes(damaged((finished[0] / "results" / "study.db").read_bytes()))
-    try:
-        with queue.explained_errors():
-            records = _run.records(_run.open_store(loaded, Path("."), None), loaded)
-    except (ValueError, ConnectionError) as error:
-        message = str(error)
-        assert "study.db is damaged" in message or "the database" in message.lower()
-    else:
-        assert len(records) <= len(finished[1])
-
-
-@pytest.mark.gradients
-@pytest.mark.parametrize("size", [20, 5000, -5000])
-def test_a_database_that_is_replaced(size, finished, count_trainings):
-    """What was trained is taken from the records beside it."""
-    shutil.copytree(finished[0] / "results", "results")
-    loaded = study.load(finished[0] / "small.toml")
-    database = Path("results/study.db")
-    database.write_bytes(database.read_bytes()[:size])
-    with pytest.raises(ConnectionError, match="results/study.db is damaged. Move it"):
-        run(loaded, results="results")
-    database.unlink()
-    assert run(loaded, results="results") == finished[1]
-    assert not count_trainings
-
-
-def test_another_backend_than_that_of_the_study():
-    other = next(name for name in ("jax", "torch") if name != BACKEND)
-    message = (
-        f"for the backend '{other}', and Keras runs on '{BACKEND}'. .*KERAS_BACKEND"
-    )
-    with pytest.raises(ValueError, match=message):
-        run(load(backend=other))
-
-
-BAD_ARGUMENTS = {
-    "workers": ({"workers": 0}, "`workers`: expected an integer of at least 1"),
-    "grace": ({"grace_period": 0.5}, "`grace_period`: expected an integer"),
-    "storage": ({"storage": "redis://u:secret@host"}, "`storage`.*another URL"),
-}
-
-
-@pytest.mark.gradients
 @pytest.mark.parametrize(
-    ("arguments", "message"), BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS
+    "changes",
+    [own_data("images"), {"data": {"name": "digits"}, **own_model("random_model")}],
+    ids=["own-data", "own-model"],
 )
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message) as error:
-        run(load(), **arguments)
-    assert "secret" not in str(error.value)
+def test_what_differs_in_the_place_of_channels_is_refused(changes, channels_first):
+    with pytest.raises(ValueError, match="set to `channels_first`.*Received: data '"):
+        load_data(load(**changes), None)
 
 
 # The command.
@@ -839,7 +975,7 @@ def test_run_and_report(command):
     assert Path("elsewhere/report.md").read_text() == report
     listed = command("list-cells", path).splitlines()
     assert listed[-1] == "1 of 1 cells are trained."
-    assert listed[0].startswith("trained  symmetric-0.4-CE-plain-0-")
+    assert listed[0] == "trained  symmetric 0.4 CE plain 0.1 0"
 
 
 def test_list_cells_before_the_first_run(command):
@@ -847,6 +983,38 @@ def test_list_cells_before_the_first_run(command):
     *cells, total = command("list-cells", path).splitlines()
     assert [cell[:10] for cell in cells] == ["-        s"] * 2
     assert total == "0 of 2 cells are trained."
+    assert not Path("results").exists()
+
+
+@pytest.mark.gradients
+def test_list_cells_of_two_stages(command):
+    changes = {"backend": BACKEND, "epochs": 1, "seeds": 2, "select_seeds": 1}
+    path = write_study(Path("."), {**changes, "optimizer": RATES})
+    *cells, total = command("list-cells", path).splitlines()
+    assert (len(cells), total) == (2, "0 of 3 cells are trained.")
+    command("run", path)
+    *cells, total = command("list-cells", path).splitlines()
+    assert (len(cells), total) == (3, "3 of 3 cells are trained.")
+
+
+@pytest.mark.gradients
+def test_a_table_of_texts_is_a_study_without_code():
+    write_table("table.csv", texts(40))
+    (record,) = run(load(data=TABLE, epochs=10, noise=[{"kind": "clean"}]))
+    assert record["epochs"]["accuracy"][-1] > 0.9
+
+
+def test_a_backend_that_is_not_installed(monkeypatch, capsys):
+    other = next(name for name in ("jax", "torch") if name != BACKEND)
+    monkeypatch.setitem(sys.modules, other, None)
+    path = write_study(Path("."), {"backend": other})
+    with pytest.raises(SystemExit):
+        main(["study", "run", str(path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    message = f"'{other}' is not installed. Install it with: pip install {other}"
+    assert message in line
+    with pytest.raises(ImportError, match=message):
+        run(study.load(path))
     assert not Path("results").exists()
 
 
@@ -878,8 +1046,30 @@ def test_errors_of_one_line(arguments, message, capsys):
     assert not Path("results").exists()
 
 
-@pytest.mark.gradients
-def test_optuna_is_optional(monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ImportError, match=r'pip install "keras-logitclip\[tuning\]"'):
-        study.run(load(), verbose=False)
+@pytest.mark.parametrize("missing", ["msgspec", "pandas"])
+def test_only_studies_need_the_extra_of_studies(missing):
+    code = f"import sys; sys.modules['{missing}'] = None; "
+    code += "from keras_logitclip import {}"
+    main_of = "__main__; __main__.main({})"
+    tau = main_of.format(["tau", "--classes", "10", "--noise-rate", "0.4"])
+    subprocesses.run_well([sys.executable, "-c", code.format(tau)])
+    for other in ("study", main_of.format(["study", "run", "small.toml"])):
+        ended = subprocesses.run([sys.executable, "-c", code.format(other)])
+        assert ended.returncode != 0
+        last = ended.stderr.splitlines()[-1]
+        assert f"need {missing}, which is not installed" in last
+        assert 'pip install "keras-logitclip[study]"' in last
+
+
+# The documentation.
+
+
+def test_the_study_files_of_the_documentation():
+    page = (subprocesses.ROOT / "docs" / "studies.md").read_text()
+    files = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    counts = []
+    for contents in files:
+        Path("documented.toml").write_text(contents)
+        counts.append(_plan.count(study.load("documented.toml")))
+    # Nine methods of losses have four trials, with the first of three seeds.
+    assert counts == [4 * 9 * (4 + 2), 2]

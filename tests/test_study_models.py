@@ -356,7 +356,7 @@ REFUSED = {
     "unknown-argument": Refused(
         "mlp",
         {"layers": 3, "width": 5},
-        "that the model 'mlp' has: `width`, `depth`. Received: layers=3$",
+        "that the model 'mlp' has: width, depth. Received: {'layers': 3, 'width': 5}$",
     ),
     "width": Refused("mlp", {"width": 0}, "`width`: expected an integer of at least 1"),
     "depth": Refused("mlp", {"depth": 1.5}, "`depth`: .* Received: depth=1.5"),

@@ -1,9 +1,11 @@
 """The plan of a search, and searches whose trainings are pretended."""
 
+import functools
+import itertools
+import math
+import sqlite3
 import sys
-import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -12,14 +14,14 @@ import pytest
 from keras_logitclip import losses
 from keras_logitclip import noise
 from keras_logitclip._jobs import queue
+from keras_logitclip._jobs import storage
 
 optuna = pytest.importorskip("optuna")
 
 from keras_logitclip import tuning  # noqa: E402
-from keras_logitclip.tuning import _study  # noqa: E402
+from keras_logitclip.tuning import _search  # noqa: E402
+from keras_logitclip.tuning._plan import Plan  # noqa: E402
 from keras_logitclip.tuning._plan import Training  # noqa: E402
-from keras_logitclip.tuning._plan import planned_trainings  # noqa: E402
-from keras_logitclip.tuning._plan import progress  # noqa: E402
 
 pytestmark = pytest.mark.once
 
@@ -27,7 +29,8 @@ rng = np.random.default_rng(0)
 LABELS = np.arange(240) % 4
 X = (np.eye(4)[LABELS] + rng.normal(size=(240, 4)) / 5).astype("float32")
 NOISY = noise.symmetric(LABELS, 0.3, 4, exact=True, seed=0)
-PAPER = [1 / inverse for inverse in (0.1, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5)]
+PAPER = sorted(1 / inverse for inverse in (0.1, *np.arange(0.5, 5.5, 0.5)))
+INF = math.inf
 
 
 @pytest.fixture(autouse=True)
@@ -50,26 +53,30 @@ def search(x=X, y=NOISY.labels, **arguments):
 # The plan.
 
 
-def searched(taus, seeds, score):
+def searched(plan, score):
     """Returns what is trained, in this order, and the ranking."""
     scores = {}
-    while missing := progress(taus, seeds, scores).missing:
+    while missing := plan.progress(scores)[0]:
         assert missing[0] not in scores
         scores[missing[0]] = score(missing[0])
-    return list(scores), progress(taus, seeds, scores).ranking
+    return list(scores), plan.progress(scores)[1]
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-@pytest.mark.parametrize("num_values", [1, 2, 3, 4, 5, 11, 40])
-@pytest.mark.parametrize("best", [0, 0.3, 0.5, 1])
-def test_no_plan_costs_more_than_four_trainings(num_values, seeds, best):
-    taus = [1.0 + i for i in range(num_values)]
-    target = 1 + best * (num_values - 1)
-    trained, ranking = searched(taus, seeds, lambda t: -abs(t.tau - target))
-    assert len(trained) == planned_trainings(num_values, seeds)
-    assert len(trained) <= 4 + min(num_values, 2) * (seeds - 1)
-    assert sorted(ranking) == sorted({training.tau for training in trained})
-    assert abs(ranking[0] - target) == min(abs(tau - target) for tau in ranking)
+@pytest.mark.parametrize("rates", [[None], [0.1], [0.01, 0.1, 1]], ids=str)
+@pytest.mark.parametrize("plain", [[], [INF]], ids=("clipped", "with-plain"))
+@pytest.mark.parametrize("num_values", [0, 1, 2, 3, 4, 5, 11, 40])
+def test_what_a_plan_costs(num_values, plain, rates):
+    taus = [0.3 + i for i in range(num_values)] + plain
+    clipped = min(num_values, 4) + len(rates) - 1 if num_values else 0
+    first = clipped + len(rates) * len(plain)
+    for seeds, best in itertools.product((1, 3), (0, 0.3, 0.5, 1) if taus else ()):
+        errors = {tau: abs(min(tau, 99) - best * num_values) for tau in taus}
+        plan = Plan(taus, rates, seeds)
+        trained, ranking = searched(plan, lambda t, errors=errors: -errors[t.tau])
+        assert len(trained) == first + min(first, 2) * (seeds - 1) == plan.count()
+        assert sorted(ranking) == sorted(t for t in trained if t.seed == 0)
+        assert {t.tau for t in trained} >= {*plain}
+        assert errors[ranking[0].tau] == min(errors[t.tau] for t in ranking)
 
 
 # Of the paper's grid 0.4, 2 and 10 are in the middles of the parts of its range.
@@ -84,30 +91,55 @@ FOURTH_TRAINING = {
 }
 
 
+@pytest.mark.parametrize("rates", [[None], [0.1, 1.0]], ids=("one-rate", "two-rates"))
 @pytest.mark.parametrize("name", FOURTH_TRAINING)
-def test_the_plan_for_the_paper(name):
+def test_the_plan_for_the_paper(name, rates):
     scores, fourth = FOURTH_TRAINING[name]
     scores = dict(zip([0.4, 2.0, 10.0], scores, strict=True))
-    trained, _ = searched(PAPER, 1, lambda t: scores.get(t.tau, 0.0))
-    assert sorted(t.tau for t in trained[:3]) == [0.4, 2.0, 10.0]
-    assert trained[3].tau == pytest.approx(fourth, abs=1e-4)
+    trained, _ = searched(Plan(PAPER, rates, 1), lambda t: scores.get(t.tau, 0.0))
+    trained = [t.tau for t in trained if t.learning_rate == rates[0]]
+    assert sorted(trained[:3]) == [0.4, 2.0, 10.0]
+    assert trained[3] == pytest.approx(fourth, abs=1e-4)
+
+
+RATES = [0.01, 0.1, 1.0]
+
+
+def test_rates_are_compared_at_one_threshold_and_the_others_get_the_best():
+    trained, ranking = searched(
+        Plan([*PAPER, INF], RATES, 1),
+        lambda t: t.learning_rate == (1.0 if t.tau == INF else 0.1),
+    )
+    assert set(trained[:6]) == {Training(tau, r) for tau in (2.0, INF) for r in RATES}
+    assert {t.learning_rate for t in trained[6:]} == {0.1}
+    assert {t.tau for t in trained[6:]} == {0.4, 1.0, 10.0}
+    assert ranking[:2] == [Training(INF, 1.0), Training(10.0, 0.1)]
+
+
+def test_what_is_compared_takes_the_place_of_a_neighbour():
+    taus = [1.5, *np.geomspace(3, 200, 9).round(3)]
+    trained, _ = searched(Plan(taus, RATES, 1), lambda t: 0.5)
+    assert [t.tau for t in trained[:3]] == 3 * [1.5]
+    assert len({t.tau for t in trained[:5]}) == 3
 
 
 def test_the_mean_over_seeds_decides():
-    scores = {(1.0, 0): 0.9, (1.0, 1): 0.1, (1.0, 2): 0.1, (2.0, 0): 0.5}
-    scores |= {(2.0, 1): 0.5, (2.0, 2): 0.5}
-    assert searched([1.0, 2.0], 3, scores.get)[1] == [2.0, 1.0]
+    scores = {(1.0, None, 0): 0.9, (1.0, None, 1): 0.1, (1.0, None, 2): 0.1}
+    scores |= {(2.0, None, seed): 0.5 for seed in range(3)}
+    _, ranking = searched(Plan([1.0, 2.0], [None], 3), scores.get)
+    assert [training.tau for training in ranking] == [2.0, 1.0]
 
 
-def test_of_equal_values_the_larger_one_is_best():
-    assert searched([1.0, 2.0, 0.5], 1, lambda t: 0.5)[1][0] == 2.0
+def test_of_equal_ones_the_larger_threshold_and_the_smaller_rate_are_best():
+    _, ranking = searched(Plan([0.5, 1.0, 2.0], RATES, 1), lambda t: 0.5)
+    assert ranking[0] == Training(2.0, 0.01)
 
 
 # A search whose trainings are pretended.
 
 
 class Pretended:
-    """Trainings that take no time; the best threshold is 2/3 or near it."""
+    """Trainings that take no time; 2/3 or near it and a rate of 0.1 are best."""
 
     def __init__(self, fail_at=None):
         self.trained = []
@@ -117,7 +149,8 @@ class Pretended:
         if len(self.trained) == self.fail_at:
             raise KeyboardInterrupt
         self.trained.append(training)
-        score = 0.6 - 0.02 * np.log(training.tau * 1.4) ** 2
+        score = 0.6 - 0.02 * np.log(min(training.tau, 50) * 1.4) ** 2
+        score -= 0.01 * abs(np.log10(10 * (training.learning_rate or 0.1)))
         for epoch in range(task.epochs):
             on_epoch_end(epoch + 1, score)
         return score, 2 * score if task.clean_data else None
@@ -126,7 +159,7 @@ class Pretended:
 @pytest.fixture
 def pretended(monkeypatch):
     pretended = Pretended()
-    monkeypatch.setattr(_study, "train", pretended)
+    monkeypatch.setattr(_search, "train", pretended)
     return pretended
 
 
@@ -134,13 +167,47 @@ def pretended(monkeypatch):
 def test_search_of_the_whole_grid(pretended, seeds):
     found = search(epochs=5, seeds=seeds, clean_data=(X, LABELS))
     assert found.best_tau == pytest.approx(2 / 3)
+    assert found.best_learning_rate is None
     assert found.epochs_spent == 5 * len(pretended.trained)
     assert found.cost == found.epochs_spent / 5 == 2 + 2 * seeds
     assert [row["tau"] for row in found.rows] == sorted(r["tau"] for r in found.rows)
     assert sorted(row["seeds"] for row in found.rows) == [1, 1, seeds, seeds]
     assert all(r["clean_accuracy"] == 2 * r["accuracy"] for r in found.rows)
     assert len(str(found).splitlines()) == 2 + len(found.rows)
-    assert "best tau: 0.6667" in str(found)
+    assert "best tau: 0.6667 (study" in str(found)
+
+
+def test_search_of_thresholds_and_rates(pretended):
+    rates = [1, 0.01, 0.1]
+    found = search(taus=[*PAPER, INF], learning_rates=rates, seeds=2)
+    assert found.best_tau == pytest.approx(2 / 3)
+    assert found.best_learning_rate == 0.1
+    assert found.cost == (3 + 3) + 3 + 2
+    assert "best tau: 0.6667, learning rate: 0.1 (study" in str(found)
+    assert "try" not in str(found)
+    plain = [row for row in found.rows if row["tau"] == INF]
+    assert [row["learning_rate"] for row in plain] == sorted(rates)
+    assert [row["clean_accuracy"] for row in plain] == 3 * [None]
+    line = "    inf       0    0.01      1      0.2290"
+    assert line in str(found).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("rates", "advice"),
+    [
+        ([0.1, 1.0], "smallest learning rate: try smaller ones"),
+        ([0.001, 0.01], "largest learning rate: try larger ones"),
+    ],
+)
+def test_a_rate_at_the_edge_says_what_to_do(rates, advice, pretended):
+    found = search(learning_rates=rates)
+    assert f"That is the {advice} as well." in str(found).splitlines()
+
+
+def test_no_clipping_can_be_best(pretended):
+    found = search(taus=[0.001, INF])
+    assert found.best_tau == INF
+    assert "best tau: inf" in str(found)
 
 
 def test_a_complete_search_trains_nothing(pretended):
@@ -152,13 +219,13 @@ def test_a_complete_search_trains_nothing(pretended):
 
 def test_an_interrupted_search_goes_on(monkeypatch, tmp_path):
     whole, first = Pretended(), Pretended(fail_at=2)
-    monkeypatch.setattr(_study, "train", whole)
+    monkeypatch.setattr(_search, "train", whole)
     expected = search(study_name="whole")
-    monkeypatch.setattr(_study, "train", first)
+    monkeypatch.setattr(_search, "train", first)
     with pytest.raises(KeyboardInterrupt):
         search(study_name="parts")
     second = Pretended()
-    monkeypatch.setattr(_study, "train", second)
+    monkeypatch.setattr(_search, "train", second)
     found = search(study_name="parts", grace_period=1)
     assert (found.best_tau, found.rows) == (expected.best_tau, expected.rows)
     assert set(first.trained).isdisjoint(second.trained)
@@ -170,83 +237,11 @@ def test_an_error_in_a_training_is_raised(monkeypatch):
     def fail(task, training, on_epoch_end):
         raise MemoryError("too large")
 
-    monkeypatch.setattr(_study, "train", fail)
+    monkeypatch.setattr(_search, "train", fail)
     with pytest.raises(MemoryError, match="too large"):
         search()
-    monkeypatch.setattr(_study, "train", Pretended())
+    monkeypatch.setattr(_search, "train", Pretended())
     assert search().best_tau == pytest.approx(2 / 3)
-
-
-def test_what_two_processes_queued_is_trained_once(pretended, monkeypatch):
-    enqueue = optuna.Study.enqueue_trial
-
-    def enqueue_twice(study, *args, **kwargs):
-        enqueue(study, *args, **kwargs)
-        enqueue(study, *args, **kwargs)
-
-    monkeypatch.setattr(optuna.Study, "enqueue_trial", enqueue_twice)
-    search()
-    assert max(Counter(pretended.trained).values()) == 1
-
-
-def test_a_queue_that_another_process_emptied(pretended, monkeypatch):
-    optimize, wait, others = optuna.Study.optimize, queue.time.sleep, []
-
-    def optimize_too_late(study, objective, n_trials):
-        if not others:
-            with pytest.warns(UserWarning, match="Heartbeat"):
-                others.append(study.ask())
-        # More often than there is something in the queue.
-        optimize(study, objective, n_trials=20)
-
-    def sleep(seconds):
-        if others[0] is not None:
-            study = others[0].study
-            study.tell(others[0], state=optuna.trial.TrialState.FAIL)
-            others[0] = None
-        wait(0)
-
-    monkeypatch.setattr(optuna.Study, "optimize", optimize_too_late)
-    monkeypatch.setattr(queue.time, "sleep", sleep)
-    assert search().best_tau == pytest.approx(2 / 3)
-    assert others == [None]
-    assert max(Counter(pretended.trained).values()) == 1
-
-
-def test_a_process_that_died_between_taking_a_trial_and_beginning(pretended):
-    taken = []
-
-    def die(study, objective):
-        with pytest.warns(UserWarning, match="Heartbeat"):
-            taken.append(Training(*queue.job_of(study.ask())))
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(queue, "_run_one_trial", die)
-        with pytest.raises(KeyboardInterrupt):
-            search()
-    assert search(grace_period=1).best_tau == pytest.approx(2 / 3)
-    assert Counter(pretended.trained)[taken[0]] == 1
-
-
-def test_no_two_processes_take_the_same_trial(tmp_path):
-    url, trials = f"sqlite:///{tmp_path}/queue.db", 60
-    # A study has a connection of its own, as another process would.
-    studies = [queue.open_study(url, "queue", {}, 60) for _ in range(4)]
-    for number in range(trials):
-        studies[0].enqueue_trial({"number": number})
-    start = threading.Barrier(len(studies))
-
-    def take(study):
-        start.wait()
-        return [study.ask().number for _ in range(trials // len(studies))]
-
-    with (
-        ThreadPoolExecutor(len(studies)) as pool,
-        pytest.warns(UserWarning, match="Heartbeat"),
-    ):
-        taken = list(pool.map(take, studies))
-    assert sorted(number for part in taken for number in part) == list(range(trials))
 
 
 @pytest.mark.parametrize("epoch", [1, 2], ids=("while-training", "at-the-end"))
@@ -266,7 +261,7 @@ def test_a_training_that_was_taken_for_dead(epoch, monkeypatch):
 
         return pretended(task, training, note)
 
-    monkeypatch.setattr(_study, "train", train)
+    monkeypatch.setattr(_search, "train", train)
     assert search().best_tau == pytest.approx(2 / 3)
     counts = Counter(pretended.trained)
     again = Training(*queue.job_of(killed[0]))
@@ -274,33 +269,127 @@ def test_a_training_that_was_taken_for_dead(epoch, monkeypatch):
     assert set(counts.values()) == {1}
 
 
+# What is stored belongs to all that decides it.
+
+
+def doubled(loss, factor):
+    return lambda y_true, y_pred: factor * loss(y_true, y_pred)
+
+
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+Stopping = functools.partial(keras.callbacks.EarlyStopping, "val_accuracy")
+WITH_DROPOUT = {"build_model": lambda: build_model(keras.layers.Dropout(0.0))}
+WITH_RELU = {"build_model": lambda: build_model(keras.layers.Activation("relu"))}
+FUNCTION = {"optimizer": lambda steps: keras.optimizers.Adam(1e-3)}
+
+# What a search was called with, with what it is called then, and what is different.
 OTHER_SETTINGS = {
-    "epochs": {"epochs": 3},
-    "taus": {"taus": [1.0, 2.0]},
-    "loss": {"loss": losses.GeneralizedCrossEntropy()},
-    "optimizer": {"optimizer": keras.optimizers.Adam(0.1)},
-    "data": {"x": X + 1},
-    "model": {"build_model": lambda: build_model()},
-    "seed": {"seed": 1},
+    "epochs": ({}, {"epochs": 3}, "epochs: 2 there, 3 here"),
+    "batch-size": ({}, {"batch_size": 64}, "batch_size: 128 there, 64 here"),
+    "p": ({}, {"p": 1}, "p: 2.0 there, 1.0 here"),
+    "seed": ({}, {"seed": 1}, "seed: 0 there, 1 here"),
+    "seeds": ({}, {"seeds": 2}, "seeds: 1 there, 2 here"),
+    "taus": (
+        {},
+        {"taus": [1.0, INF]},
+        r"taus: \[0.2, .*10.0\] there, \[1.0, inf\] here",
+    ),
+    "rates": (
+        {"learning_rates": [0.1]},
+        {"learning_rates": [0.1, 1]},
+        r"learning_rates: \[0.1\] there, \[0.1, 1.0\] here",
+    ),
+    "inputs": ({}, {"x": np.where(np.arange(4) == 3, X + 1e-6, X)}, "data: "),
+    "labels": ({}, {"y": np.roll(NOISY.labels, 4)}, "data: "),
+    "split": (
+        {},
+        {"validation_split": 0.2},
+        "validation_split: 0.1 there, 0.2 here",
+    ),
+    "validation": (
+        {"validation_data": (X, LABELS)},
+        {"validation_data": (X + 1, LABELS)},
+        "validation_data: ",
+    ),
+    "clean": ({}, {"clean_data": (X, LABELS)}, "clean_data: None there, '"),
+    "dropout": (
+        WITH_DROPOUT,
+        {"build_model": lambda: build_model(keras.layers.Dropout(0.9))},
+        "model: ",
+    ),
+    "activation": (
+        WITH_RELU,
+        {"build_model": lambda: build_model(keras.layers.Activation("tanh"))},
+        "model: ",
+    ),
+    "loss": (
+        {"loss": losses.GeneralizedCrossEntropy(q=0.7)},
+        {"loss": losses.GeneralizedCrossEntropy(q=0.5)},
+        r"loss: .*0\.7.* there, .*0\.5.* here",
+    ),
+    "closure": (
+        {"loss": doubled(CROSS_ENTROPY, 1.0)},
+        {"loss": doubled(CROSS_ENTROPY, 2.0)},
+        "loss: ",
+    ),
+    "optimizer": (
+        {"optimizer": keras.optimizers.SGD(0.1)},
+        {"optimizer": keras.optimizers.SGD(0.2)},
+        r"optimizer: .*0\.1.* there, .*0\.2.* here",
+    ),
+    "optimizer-function": (
+        FUNCTION,
+        {"optimizer": lambda steps: keras.optimizers.Adam(1.0)},
+        "optimizer: .*0.001.* there, .*1.0.* here",
+    ),
+    "callbacks": (
+        {"callbacks": [Stopping(patience=1)]},
+        {"callbacks": [Stopping(patience=2)]},
+        "callbacks: ",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", OTHER_SETTINGS)
 def test_a_study_with_other_settings_is_refused(name, pretended):
-    search(study_name="mine")
+    before, after, difference = OTHER_SETTINGS[name]
+    found = search(study_name="mine", **before)
+    assert search(study_name="mine", **before) == found
     pretended.trained.clear()
-    with pytest.raises(ValueError, match=f"'mine'.*Received: .*{name}: .* there, "):
-        search(study_name="mine", **OTHER_SETTINGS[name])
+    with pytest.raises(ValueError, match=f"'mine'.*Received: .*{difference}") as error:
+        search(study_name="mine", **after)
+    assert not pretended.trained
+    # Nothing else is said to be different, but for what the rates are rates of.
+    differences = str(error.value).partition("Received: ")[2].split("; ")
+    assert len(differences) == 1 + (name == "rates")
+
+
+@pytest.mark.parametrize("dtype", ["dtype_policy", "floatx"])
+def test_other_numbers_of_keras_are_refused(dtype, pretended):
+    search()
+    setter = getattr(keras.config, f"set_{dtype}")
+    setter("float16")
+    try:
+        with pytest.raises(
+            ValueError, match=f"{dtype}: 'float32' there, 'float16' here"
+        ):
+            search()
+    finally:
+        setter("float32")
+
+
+def test_functions_that_make_the_same_are_the_same(pretended):
+    search(build_model=lambda: build_model(), optimizer="adam")
+    pretended.trained.clear()
+
+    def build():
+        return build_model(outputs=2 + 2)
+
+    search(build_model=build, optimizer=lambda steps: keras.optimizers.Adam())
     assert not pretended.trained
 
 
-def test_losses_and_optimizers_are_told_apart_by_their_arguments(pretended):
-    search(loss=losses.GeneralizedCrossEntropy(q=0.7))
-    with pytest.raises(ValueError, match=r"loss: .*0\.7.* there, .*0\.5.* here"):
-        search(loss=losses.GeneralizedCrossEntropy(q=0.5))
-    search(study_name="other", optimizer=keras.optimizers.SGD(0.1))
-    with pytest.raises(ValueError, match=r"optimizer: .*0\.1.* there, .*0\.2.* here"):
-        search(study_name="other", optimizer=keras.optimizers.SGD(0.2))
+# Databases.
 
 
 def test_storage_by_url(pretended, tmp_path):
@@ -308,6 +397,69 @@ def test_storage_by_url(pretended, tmp_path):
     search(storage="sqlite:///elsewhere.db", study_name="another", epochs=3)
     names = optuna.get_all_study_names("sqlite:///elsewhere.db")
     assert sorted(names) == ["another", "any name/at all"]
+
+
+def test_any_name_names_a_file(pretended, tmp_path):
+    names = ["what?one", "what?two", "100%", "a#b", "a b"]
+    for count, name in enumerate(names, 1):
+        search(study_name=name)
+        assert len(pretended.trained) == 4 * count
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == sorted(f"{name}.db" for name in names)
+
+
+def test_trials_of_others_are_ignored(pretended):
+    found = search()
+    study = optuna.load_study(
+        study_name="search_tau", storage="sqlite:///search_tau.db"
+    )
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    study.enqueue_trial({"tau": 1.0})
+    assert search() == found
+
+
+def test_a_study_of_somebody_else_is_refused(pretended):
+    study = optuna.create_study(
+        study_name="search_tau", storage="sqlite:///search_tau.db"
+    )
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(ValueError, match="'search_tau'.*not made by keras-logitclip"):
+        search()
+    assert not pretended.trained
+
+
+def lock():
+    connection = sqlite3.connect("search_tau.db")
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection
+
+
+def damage():
+    with open("search_tau.db", "r+b") as file:
+        file.truncate(20_000)
+
+
+@pytest.mark.parametrize(
+    ("happen", "message"), [(lock, "is locked"), (damage, "search_tau.db is damaged")]
+)
+def test_a_file_that_is_locked_or_damaged(happen, message, pretended, monkeypatch):
+    monkeypatch.setattr(storage, "_FILE_TIMEOUT", 0.1)
+    search()
+    pretended.trained.clear()
+    connection = happen()
+    with pytest.raises(ConnectionError, match=message):
+        search()
+    if connection:
+        connection.close()
+    assert not pretended.trained
+
+
+def test_a_folder_that_is_missing(pretended):
+    with pytest.raises(ConnectionError, match="no folder missing"):
+        search(storage="sqlite:///missing/search.db")
+
+
+# What is shown.
 
 
 @pytest.mark.parametrize("verbose", [False, True])
@@ -319,13 +471,35 @@ def test_progress_bar(verbose, pretended, capsys):
     assert verbose or not printed.err
 
 
-def test_plot(pretended):
+KINDS = ("noisy", "clean")
+PLOTS = {
+    "taus": ({}, "tau", ["noisy labels", "clean labels"]),
+    "plain": ({"taus": [1, INF]}, "tau", ["noisy labels", "clean labels"]),
+    "taus-and-rates": (
+        {"learning_rates": [0.1, 1], "taus": [1, 2, INF]},
+        "tau",
+        [f"{kind} labels, learning rate {r}" for r in (0.1, 1) for kind in KINDS],
+    ),
+    "rates": (
+        {"learning_rates": [0.1, 1], "taus": [1, INF]},
+        "learning rate",
+        [f"{kind} labels, tau {tau}" for tau in (1, INF) for kind in KINDS],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_plot(name, pretended):
+    arguments, over, labels = PLOTS[name]
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
-    ax = search(clean_data=(X, LABELS)).plot()
-    assert ax.get_xscale() == "log"
-    labels = ax.get_legend_handles_labels()[1]
-    assert labels == ["noisy labels", "clean labels"]
+    found = search(clean_data=(X, LABELS), **arguments)
+    ax = found.plot()
+    assert (ax.get_xscale(), ax.get_xlabel()) == ("log", over)
+    assert ax.get_legend_handles_labels()[1] == labels
+    points = [len(line.get_xdata()) for line in ax.lines[:-1]]
+    assert sum(points) == 2 * len(found.rows)
+    ax.figure.canvas.draw()
     assert search(study_name="other").plot(ax) is ax
     matplotlib.pyplot.close(ax.figure)
 
@@ -358,23 +532,41 @@ def bad_model(build_model, message):
     return {"build_model": build_model}, message
 
 
-RARE = np.append(LABELS[:-1], 7)
+scheduled = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10))
 BAD_ARGUMENTS = {
-    "no-tau": ({"taus": []}, r"`taus`: expected at least one.*taus=\[\]"),
-    "tau-0": ({"taus": [1, 0]}, "`tau`: expected a number greater than 0"),
-    "tau-inf": ({"taus": [1, np.inf]}, "`taus`.*finite"),
+    "no-tau": ({"taus": []}, r"`taus`: expected a list of at least one.*taus=\[\]"),
+    "one-tau": ({"taus": 1.0}, "`taus`: expected a list.*Received: taus=1.0"),
+    "tau-0": ({"taus": [1, 0]}, "`taus`: expected a number greater than 0"),
+    "no-rate": (
+        {"learning_rates": []},
+        "`learning_rates`: expected a list of at least one",
+    ),
+    "rate-inf": ({"learning_rates": [0.1, INF]}, "`learning_rates`.*a finite number"),
     "epochs": ({"epochs": 0, "taus": [1]}, "`epochs`.*at least 1"),
     "seeds": ({"seeds": 0}, "`seeds`: expected an integer of at least 1"),
     "workers": ({"workers": 0.5}, "`workers`: expected an integer"),
     "one-hot": ({"y": np.eye(4)[LABELS]}, r"`y`.*`y.argmax\(-1\)`.*\(240, 4\)"),
     "column": ({"y": LABELS[:, None]}, r"`y`.*`y.ravel\(\)`.*\(240, 1\)"),
     "float": ({"y": LABELS / 1}, "`y`.*integers.*float64"),
-    "negative": ({"y": LABELS - 1}, "`y`.*Received: -1 at position 0"),
-    "one-class": ({"y": LABELS * 0}, "`y`.*at least two classes"),
+    "negative": ({"y": LABELS - 1}, r"`y`.*at least 0.*Received: .*\[-1  0"),
+    "one-class": ({"y": LABELS * 0}, "`y`.*two classes or more"),
+    "no-labels": ({"x": X[:0], "y": LABELS[:0]}, r"`y`.*shape \(0,\)"),
     "lengths": ({"x": X[:-1]}, r"`x`.*\(239, 4\)., 240 labels"),
-    "rare": ({"y": RARE}, "holds out 0 of the 1 samples with label 7"),
-    "split": ({"validation_split": 0.999}, "holds out 60 of the 60 samples"),
-    "split-1": ({"validation_split": 1}, "between 0 and 1. Received:.*=1"),
+    "split": ({"validation_split": 0.001}, "validation_split=0.001, 240 samples"),
+    "split-1": ({"validation_split": 1}, "between 0 and 1.*Received:.*=1"),
+    "validation": ({"validation_data": X}, "`validation_data`: expected a pair"),
+    "clean-lengths": ({"clean_data": (X[1:], LABELS)}, "`clean_data`.*240 labels"),
+    "validation-labels": (
+        {"validation_data": (X, LABELS / 1)},
+        "`validation_data`: expected class ids.*float64",
+    ),
+    "validation-classes": ({"validation_data": (X, LABELS + 1)}, "at least 5 classes"),
+    "callbacks": ({"callbacks": [print]}, "`callbacks`.*Received:.*print"),
+    "one-callback": (
+        {"callbacks": keras.callbacks.TerminateOnNaN()},
+        "`callbacks`: expected a list",
+    ),
+    "study-name-type": ({"study_name": 3}, "`study_name`: expected a name.*=3"),
     "compiled": bad_model(compiled, "Received: a compiled model"),
     "no-model": bad_model(lambda: None, "Received: an object of type NoneType"),
     "softmax": bad_model(
@@ -395,12 +587,25 @@ BAD_ARGUMENTS = {
         lambda: build_model(outputs=3), r"4 classes.*Received: outputs of .*, 3\)"
     ),
     "optimizer": ({"optimizer": 0.1}, "`optimizer`.*Received: optimizer=0.1"),
-    "no-optimizer": ({"optimizer": lambda steps: steps}, "object of type int"),
+    "no-optimizer": (
+        {"optimizer": lambda steps: steps},
+        "`optimizer`.*is no optimizer",
+    ),
     "unknown-optimizer": ({"optimizer": "sdg"}, "sdg"),
+    "optimizer-class": ({"optimizer": keras.optimizers.SGD}, "`optimizer`.*SGD"),
+    "schedule": (
+        {"optimizer": scheduled, "learning_rates": [0.1]},
+        r"no schedule.*function `\(steps, learning_rate\)`.*LearningRateSchedule",
+    ),
+    "one-argument": (
+        {"optimizer": lambda steps: keras.optimizers.SGD(), "learning_rates": [0.1]},
+        r"`\(steps, learning_rate\)`.*takes 1 positional argument",
+    ),
     "loss": ({"loss": "sparse"}, "`loss`.*Received: loss='sparse'"),
     "one-hot-loss": ({"loss": "categorical_crossentropy"}, "shape"),
     "storage": ({"storage": "redis://user:secret@host"}, "`storage`.*another URL"),
     "storage-type": ({"storage": 1}, "`storage`.*<class 'int'>"),
+    "no-study-name": ({"study_name": ""}, "`study_name`.*Received: study_name=''"),
     "study-name": ({"study_name": "a/b"}, "`study_name`.*Received: study_name='a/b'"),
     "clean-data": ({"clean_data": X}, "`clean_data`.*type ndarray"),
     "lambda": (

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from keras_logitclip import noise
-from keras_logitclip._jobs.batches import ShuffledBatches
 
 optuna = pytest.importorskip("optuna")
 datasets = pytest.importorskip("sklearn.datasets")
@@ -95,7 +94,7 @@ def test_digits_find_a_sensible_threshold(tmp_path):
         taus=[0.001, 1.0, 200.0],
         epochs=8,
         # Much too small a threshold hardly learns, much too large a one memorizes.
-        optimizer=keras.optimizers.SGD(0.5, momentum=0.9),
+        optimizer=keras.optimizers.SGD(1.0, momentum=0.9),
     )
     assert found.best_tau == 1.0
     assert found.cost == 3
@@ -104,26 +103,93 @@ def test_digits_find_a_sensible_threshold(tmp_path):
     assert max(row["clean_accuracy"] for row in found.rows) > 0.8
 
 
-def test_each_epoch_has_all_samples_in_an_order_of_its_own():
-    seen = []
+SEEN = []
 
-    class Recorded(ShuffledBatches):
-        def __getitem__(self, index):
-            x, y = super().__getitem__(index)
-            seen.append(x["a"][:, 0])
-            np.testing.assert_array_equal(x["a"][:, 0], 2 * y)
-            return x["a"], y
 
-    ids = np.arange(10)
-    batches = Recorded({"a": 2.0 * ids[:, None]}, ids, batch_size=4, seed=0)
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    model.fit(batches, epochs=3, verbose=0)
-    # Keras may look at some batches once more to learn their shape.
-    orders = np.concatenate(seen)[-30:].reshape(3, 10)
-    np.testing.assert_array_equal(np.sort(orders), np.tile(2 * ids, (3, 1)))
-    assert len({tuple(order) for order in orders}) == 3
-    # Keras would exchange whole batches, too.
-    before = batches.order
-    batches.on_epoch_end()
-    assert (batches.order != before).any()
+class Watching(keras.callbacks.Callback):
+    """Notes what it is called with, in the first epoch of each training."""
+
+    epochs = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs += 1
+        if self.epochs == 1:
+            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            SEEN.append((self.model.loss.tau, round(rate, 5)))
+
+
+def sgd(steps, learning_rate):
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    return keras.optimizers.SGD(schedule)
+
+
+OPTIMIZERS = {
+    "name": "sgd",
+    "instance": keras.optimizers.Adam(0.7),
+    "function": sgd,
+    "scaled": keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.7)),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_training_has_its_rate_and_callbacks_of_its_own(tmp_path, name):
+    watching = Watching()
+    SEEN.clear()
+    rates = {"learning_rates": [0.01, 0.1], "optimizer": OPTIMIZERS[name]}
+    found = search(tmp_path, taus=[1], epochs=2, callbacks=[watching], **rates)
+    assert sorted(SEEN) == [(1.0, 0.01), (1.0, 0.1)]
+    assert found.best_learning_rate in (0.01, 0.1)
+    assert watching.epochs == 0
+
+
+@pytest.mark.once
+def test_a_training_can_be_stopped_early(tmp_path):
+    stopping = keras.callbacks.EarlyStopping("val_accuracy", patience=1, min_delta=1.0)
+    found = search(tmp_path, taus=[1.0, 2.0], epochs=30, callbacks=[stopping])
+    assert found.epochs_spent == 4
+    assert [row["accuracy"] for row in found.rows] == [
+        trial.intermediate_values[2] for trial in trials(tmp_path)
+    ]
+
+
+@pytest.mark.once
+def test_validation_data_are_what_is_compared(tmp_path):
+    others = (X[TEST], (LABELS[TEST] + 1) % 10)
+    optimizer = keras.optimizers.Adam(0.01)
+    options = {"taus": [1.0], "epochs": 5, "optimizer": optimizer}
+    (row,) = search(tmp_path, validation_data=others, **options).rows
+    assert row["accuracy"] < 0.1 < 0.5 < row["clean_accuracy"]
+
+
+def test_texts(tmp_path):
+    words = np.array([f"word{label} the" for label in LABELS[:200]])
+    vectorization = keras.layers.TextVectorization(output_mode="multi_hot")
+    if keras.config.backend() == "tensorflow":
+        vectorization.adapt(words)
+
+    def build_model():
+        text = keras.Input((), dtype="string")
+        logits = keras.layers.Dense(10)(vectorization(text))
+        return keras.Model(text, logits)
+
+    def search():
+        return tuning.search_tau(
+            build_model,
+            words,
+            LABELS[:200],
+            clean_data=(words, LABELS[:200]),
+            taus=[1.0],
+            epochs=3,
+            optimizer=keras.optimizers.Adam(0.1),
+            storage=f"sqlite:///{tmp_path}/search.db",
+            verbose=False,
+        )
+
+    if keras.config.backend() == "tensorflow":
+        (row,) = search().rows
+        assert row["accuracy"] == row["clean_accuracy"] == 1
+    else:
+        with pytest.raises(ValueError, match="TensorFlow only.*Received: texts"):
+            search()
+        assert not list(tmp_path.iterdir())

@@ -4,6 +4,10 @@ import multiprocessing
 import time
 from collections.abc import Callable
 
+import keras
+
+from keras_logitclip._jobs.description import keras_settings
+
 _POLL_SECONDS = 0.5
 
 
@@ -14,14 +18,10 @@ def work_in_processes(
     is_complete: Callable[[], bool],
     on_poll: Callable[[], None],
 ) -> None:
-    """Starts processes, and waits until all of them have ended.
+    """Starts processes that call a function, and waits until all of them have ended.
 
-    Args:
-        workers: How many processes.
-        target: What each of them calls, a function that they can import.
-        arguments: With which arguments.
-        is_complete: Whether all is done, asked if a process failed.
-        on_poll: Called every now and then.
+    Keras is set as here in all of them. `is_complete` is asked if one of them failed,
+    `on_poll` called every now and then.
 
     Raises:
         RuntimeError: If they end before all is done.
@@ -29,7 +29,9 @@ def work_in_processes(
     # Forked, a process would inherit the threads and locks of the backend.
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=target, args=arguments, daemon=True)
+        context.Process(
+            target=_run, args=(keras_settings(), target, arguments), daemon=True
+        )
         for _ in range(workers)
     ]
     try:
@@ -51,7 +53,14 @@ def work_in_processes(
         )
 
 
-def exit_with_parent() -> None:
+def _run(settings, target, arguments):
+    keras.config.set_floatx(settings["floatx"])
+    keras.config.set_dtype_policy(settings["dtype_policy"])
+    keras.config.set_image_data_format(settings["image_data_format"])
+    target(*arguments)
+
+
+def exit_with_parent(*ignored) -> None:
     """Leaves the work to others when nobody waits for this process any more."""
     if not multiprocessing.parent_process().is_alive():
         raise SystemExit("The parent process was ended.")

@@ -1,24 +1,30 @@
 """Study files: what a study compares, in TOML, checked before any training."""
 
-import dataclasses
+import functools
+import itertools
 import json
 import math
+import random
 import re
+import reprlib
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+from typing import Literal
 from typing import NamedTuple
 
 import keras
+import msgspec
 
 from keras_logitclip import noise as noises
 from keras_logitclip.losses.presets import find_name
 from keras_logitclip.study.models import MODELS
 
-# Of settings and records. Raised when older versions could not use them.
-FORMAT = 1
+FORMAT = 2  # Of records. Raised when older versions could not use them.
 BACKENDS = ("tensorflow", "jax", "torch")
-DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 SCHEDULES = ("constant", "steps", "cosine")
+# Built-in data, and the classes that are confused in them.
 CONFUSIONS = {
     "digits": noises.MNIST_CONFUSIONS,
     "mnist": noises.MNIST_CONFUSIONS,
@@ -27,80 +33,182 @@ CONFUSIONS = {
     "cifar100": noises.CIFAR100_SUPERCLASSES,
 }
 
-_FUNCTION = re.compile(r"[\w.]+:\w+")
-_NAME = re.compile(r"\w[\w.-]*")
-_REQUIRED = object()
+Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Rate = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e30)]
+Tau = Annotated[float, msgspec.Meta(gt=0)]  # `inf` clips nothing.
+LearningRates = Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]
 
 
-class Key(NamedTuple):
-    """A key of a section: the type of its value, and the default if it has one."""
-
-    type: type
-    default: object = _REQUIRED
+class Section(msgspec.Struct, forbid_unknown_fields=True):
+    """A part of a study file. `docs/studies.md` describes them."""
 
 
-_STUDY = {
-    "backend": Key(str, "tensorflow"),
-    "epochs": Key(int),
-    "batch_size": Key(int, 128),
-    "seeds": Key(int, 1),
-    "validation_split": Key(float, 0.1),
-    "data": Key(dict),
-    "model": Key(dict),
-    "optimizer": Key(dict),
-    "noise": Key(list),
-    "methods": Key(list),
-}
-_DATA = {
-    "name": Key(str),
-    "train_samples": Key(int, None),
-    "test_samples": Key(int, None),
-    "standardize": Key(bool, False),
-}
-_OPTIMIZER = {
-    "name": Key(str),
-    "learning_rate": Key(float),
-    "schedule": Key(str, "constant"),
-    "boundaries": Key(list, []),
-    "factor": Key(float, 0.1),
-}
-_METHODS = {
-    "losses": Key(list),
-    "plain": Key(bool, True),
-    "taus": Key(list, []),
-    "value_limits": Key(list, []),
-    "norm_penalties": Key(list, []),
-}
-_RATE = {"rate": Key(float), "exact": Key(bool, False)}
-_NOISE = {
-    "clean": {},
-    "symmetric": {**_RATE, "include_true_class": Key(bool, False)},
-    "asymmetric": {**_RATE, "mapping": Key(list, None)},
-    "pair_flip": _RATE,
-    "instance_dependent": {"rate": Key(float), "scale": Key(float, 1.0)},
-    "human": {"file": Key(str), "labels": Key(str)},
-}
+class DataSettings(Section):
+    name: str
+    train_samples: Count | None = None
+    test_samples: Count | None = None
+    standardize: bool = False
+    test_split: Share = 0.2
+    test: str | None = None
+    label: str | None = None
+    text: str | None = None
+    features: Count = 300
+
+    def __post_init__(self):
+        is_table = self.name.endswith(".csv")
+        if not is_table and not self.name.endswith(".npz"):
+            _check_name("data", self.name, [*CONFUSIONS, "FILE.npz", "FILE.csv"])
+        if is_table != bool(self.label) or (not is_table and (self.text or self.test)):
+            raise ValueError(
+                "expected `label` in [data], the name of a column, with a table, and "
+                f"`label`, `text` and `test` only then. Received: {self}"
+            )
 
 
-class Cell(NamedTuple):
-    """One training of a study.
+class ModelSettings(Section):
+    name: str
+    arguments: dict
 
-    Attributes:
-        noise: Name of the noise.
-        loss: Name of the loss.
-        method: `"plain"`, `"tau"`, `"value_limit"` or `"norm_penalty"`.
-        value: The value of the method, `None` for `"plain"`.
-        seed: Seed of noise, split and training.
-    """
+    def __post_init__(self):
+        _check_name("model", self.name, MODELS)
 
-    noise: str
-    loss: str
-    method: str
+
+class OptimizerSettings(Section, kw_only=True):
+    name: str
+    learning_rates: LearningRates
+    schedule: Literal[SCHEDULES] = "constant"
+    boundaries: tuple[Share, ...] = ()
+    factor: Positive = 0.1
+    arguments: dict
+
+    def __post_init__(self):
+        growing = sorted(set(self.boundaries)) == list(self.boundaries)
+        if not growing or bool(self.boundaries) != (self.schedule == "steps"):
+            raise ValueError(
+                'expected `boundaries` in [optimizer] with `schedule = "steps"`, and '
+                "only then: growing shares of the training, such as [0.4, 0.7]. "
+                f"Received: {list(self.boundaries)}, schedule {self.schedule!r}"
+            )
+        if make_optimizer(self, self.learning_rates[0]).use_ema:
+            raise ValueError(
+                "expected no `use_ema` in [optimizer]: Keras puts the averages in the "
+                "place of the weights when `fit` ends, which is here after each epoch"
+            )
+
+
+class Noise(Section, tag_field="kind"):
+    """The base of the kinds of noise."""
+
+    @property
+    def kind(self) -> str:
+        return self.__struct_config__.tag
+
+    @property
+    def name(self) -> str:
+        rate = f"{self.rate:g}" if hasattr(self, "rate") else ""
+        detail = getattr(self, "labels", rate)
+        return f"{self.kind.replace('_', '-')} {detail}".strip()
+
+
+class Clean(Noise, tag="clean"):
+    pass
+
+
+class Symmetric(Noise, tag="symmetric"):
+    rate: Rate
+    exact: bool = False
+    include_true_class: bool = False
+
+
+class Asymmetric(Noise, tag="asymmetric"):
+    rate: Rate
+    exact: bool = False
+    mapping: list[int] | None = None
+
+
+class PairFlip(Noise, tag="pair_flip"):
+    rate: Rate
+    exact: bool = False
+
+
+class InstanceDependent(Noise, tag="instance_dependent"):
+    rate: Rate
+    scale: Positive = 1.0
+
+
+class Human(Noise, tag="human"):
+    file: str
+    labels: str
+
+
+class MethodSettings(Section):
+    losses: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    plain: bool = True
+    taus: tuple[Tau, ...] = ()
+    normalize_gradient: bool = False
+    value_limits: tuple[Positive, ...] = ()
+    norm_penalties: tuple[Positive, ...] = ()
+    learning_rates: LearningRates | None = None
+
+    def __post_init__(self):
+        self.losses = tuple(map(find_name, self.losses))
+        if not any(self.values.values()) or self.normalize_gradient > bool(self.taus):
+            raise ValueError(
+                "expected [[methods]] with `plain = true` or values of `taus` (which "
+                "`normalize_gradient` needs), `value_limits` or `norm_penalties`. "
+                f"Received: {self}"
+            )
+
+    @property
+    def values(self) -> dict[str, tuple]:
+        """The values of each method."""
+        return {
+            "plain": (None,) if self.plain else (),
+            "normalized_tau" if self.normalize_gradient else "tau": self.taus,
+            "value_limit": self.value_limits,
+            "norm_penalty": self.norm_penalties,
+        }
+
+
+AnyNoise = Clean | Symmetric | Asymmetric | PairFlip | InstanceDependent | Human
+
+
+class Settings(Section, kw_only=True):
+    backend: Literal[BACKENDS] | None = None
+    epochs: Count
+    batch_size: Count = 128
+    seeds: Count = 1
+    select_seeds: Count | None = None
+    trials: Count | None = None
+    validation_split: Share = 0.1
+    data: DataSettings
+    model: ModelSettings
+    optimizer: OptimizerSettings
+    noise: Annotated[tuple[AnyNoise, ...], msgspec.Meta(min_length=1)]
+    methods: Annotated[tuple[MethodSettings, ...], msgspec.Meta(min_length=1)]
+
+    def __post_init__(self):
+        names = [noise.name for noise in self.noise]
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected each noise once. Received: {', '.join(names)}")
+        fewest = min(map(len, _candidates(self).values()))
+        if fewest < (self.trials or 0):
+            raise ValueError(
+                f"expected at most {fewest} `trials`, as one of the methods has so "
+                f"many pairs of a value and a learning rate. Received: {self.trials}"
+            )
+
+
+class Candidate(NamedTuple):
+    """A value of a method, `None` for `"plain"`, and a learning rate."""
+
     value: float | None
-    seed: int
+    learning_rate: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Study:
     """What a study compares. `study.load` makes one from a file.
 
@@ -112,47 +220,48 @@ class Study:
 
     name: str
     folder: Path
-    settings: dict
+    settings: Settings
 
     @property
-    def noises(self) -> dict[str, dict]:
+    def noises(self) -> dict[str, Noise]:
         """The kinds of noise by their names."""
-        return {noise_name(noise): noise for noise in self.settings["noise"]}
+        return {noise.name: noise for noise in self.settings.noise}
+
+    @functools.cached_property
+    def candidates(self) -> dict[tuple[str, str], list[Candidate]]:
+        """What each loss with each method chooses from."""
+        return _candidates(self.settings)
 
     @property
-    def cells(self) -> list[Cell]:
-        """All trainings: those of one seed before those of the next."""
-        methods = [
-            (loss, *method)
-            for section in self.settings["methods"]
-            for loss in section["losses"]
-            for method in _methods(section)
-        ]
-        return [
-            Cell(noise, *method, seed)
-            for seed in range(self.settings["seeds"])
-            for noise in self.noises
-            for method in dict.fromkeys(methods)
-        ]
+    def config(self) -> dict:
+        """All settings as JSON has them, with "inf" for infinity."""
+        encoded = json.dumps(msgspec.to_builtins(self.settings))
+        return json.loads(encoded, parse_constant=lambda name: str(float(name)))
 
 
-def noise_name(noise: dict) -> str:
-    """Returns the name of a noise: its kind and its rate or label set."""
-    details = [f"{noise['rate']:g}"] if "rate" in noise else []
-    details += [noise["labels"]] if "labels" in noise else []
-    return " ".join([noise["kind"].replace("_", "-"), *details])
+def _candidates(settings):
+    found = {}
+    for section in settings.methods:
+        rates = section.learning_rates or settings.optimizer.learning_rates
+        for loss, method in itertools.product(section.losses, section.values):
+            of = found.setdefault((loss, method), {})
+            for pair in itertools.product(section.values[method], rates):
+                of[Candidate(*pair)] = None
+    return {key: _draw(key, of, settings.trials) for key, of in found.items() if of}
 
 
-def _methods(section):
-    if section["plain"]:
-        yield "plain", None
-    for key, method in (
-        ("taus", "tau"),
-        ("value_limits", "value_limit"),
-        ("norm_penalties", "norm_penalty"),
-    ):
-        for value in section[key]:
-            yield method, value
+def _draw(key, candidates, trials):
+    """Returns so many candidates, or all of them.
+
+    A candidate's place in the draw depends on itself alone, so that a study that grows
+    keeps those that it has.
+    """
+
+    def place(candidate):
+        return random.Random(repr((*key, *candidate))).random()
+
+    drawn = sorted(candidates, key=place)[:trials]
+    return [candidate for candidate in candidates if candidate in drawn]
 
 
 def load(path: str | Path) -> Study:
@@ -170,196 +279,104 @@ def load(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        contents = tomllib.loads(path.read_text(encoding="utf-8"))
-        name = path.stem
-        if not _NAME.fullmatch(name):
+        contents = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        if not re.fullmatch(r"\w[\w.-]*", path.stem):
             raise ValueError(
                 "expected a file name of letters, digits and `_`, `.`, `-`. "
                 f"Received: {path.name!r}"
             )
-        return Study(name, path.parent, check_settings(contents))
-    # The latter two for numbers and for nesting without end.
-    except (ValueError, OverflowError, RecursionError) as error:
+        study = Study(path.stem, path.parent, _settings(contents))
+        _ = study.config  # Or it cannot be recorded, for nesting without end.
+        return study
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"Cannot use {path.name}: {error}") from error
 
 
-def check_settings(contents: dict) -> dict:
-    """Returns the settings of a study, with defaults for those left out.
-
-    Raises:
-        ValueError: If a key is unknown or missing, or a value impossible.
-    """
-    settings = _section("the study", contents, _STUDY)
-    _check_choice("`backend`", settings["backend"], BACKENDS)
-    for name in ("epochs", "batch_size", "seeds"):
-        _check_positive(name, settings[name])
-    if not 0 < settings["validation_split"] < 1:
-        raise ValueError(
-            "expected `validation_split` between 0 and 1. "
-            f"Received: {settings['validation_split']}"
-        )
-    settings["data"] = data = _section("[data]", settings["data"], _DATA)
-    _check_choice("`name` in [data]", data["name"], DATA, or_function=True)
-    for name in ("train_samples", "test_samples"):
-        if data[name] is not None:
-            _check_positive(name, data[name])
-    _check_model(settings["model"])
-    settings["optimizer"] = _check_optimizer(settings["optimizer"])
-    settings["noise"] = [_check_noise(noise, data) for noise in settings["noise"]]
-    settings["methods"] = [_check_methods(section) for section in settings["methods"]]
-    for name in ("noise", "methods"):
-        if not settings[name]:
-            raise ValueError(f"expected at least one section [[{name}]]")
-    names = [noise_name(noise) for noise in settings["noise"]]
-    if len(set(names)) < len(names):
-        raise ValueError(f"expected each noise once. Received: {', '.join(names)}")
-    _check_storable(settings)
-    return settings
+_KINDS = {kind.__struct_config__.tag: kind for kind in Noise.__subclasses__()}
+_CHOICES = {"kind": _KINDS, "schedule": SCHEDULES, "backend": BACKENDS}
+_SECTIONS = {
+    "data": DataSettings,
+    "model": ModelSettings,
+    "optimizer": OptimizerSettings,
+    "noise": AnyNoise,
+    "methods": MethodSettings,
+}
 
 
-def _check_storable(settings):
-    """Raises for what TOML has and a record cannot hold: dates, inf and nan."""
-    for name, section in settings.items():
-        try:
-            json.dumps(section, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"expected `{name}` to have finite numbers, strings, booleans and "
-                f"lists of them. Received: {section!r}"
-            ) from error
+def _settings(contents):
+    """Converts each section by itself, so that an error can say which one it is of."""
+    converted = dict(contents)
+    for name, kind in _SECTIONS.items():
+        section = contents.get(name)
+        if isinstance(section, list):
+            converted[name] = [_convert(f"[[{name}]]", part, kind) for part in section]
+        elif section is not None:
+            converted[name] = _convert(f"[{name}]", section, kind)
+    return _convert("the study", converted, Settings)
 
 
-def _section(title, section, keys, others_allowed=False):
-    """Returns a section with all the keys that it can have, of the right types."""
-    if not isinstance(section, dict):
-        raise ValueError(f"expected {title} to be a table. Received: {section!r}")
-    unknown = [key for key in section if key not in keys]
-    if unknown and not others_allowed:
-        raise ValueError(
-            f"expected no other keys in {title} than {', '.join(keys)}. "
-            f"Received: {', '.join(unknown)}"
-        )
-    complete = {}
-    for name, key in keys.items():
-        value = section.get(name, key.default)
-        if value is _REQUIRED:
-            raise ValueError(f"expected `{name}` in {title}. Received: none")
-        if name in section:
-            value = _check_type(title, name, value, key.type)
-        complete[name] = value
-    return {**section, **complete}
-
-
-def _check_type(title, name, value, expected):
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not expected:
-        raise ValueError(
-            f"expected `{name}` in {title} to be of type {expected.__name__}. "
-            f"Received: {value!r}"
-        )
-    return value
-
-
-def _check_choice(name, value, choices, or_function=False):
-    if isinstance(value, str) and (
-        value in choices or (or_function and _FUNCTION.fullmatch(value))
-    ):
-        return
-    other = ', or a function of yours as "module:function"' if or_function else ""
-    raise ValueError(
-        f"expected {name} to be one of {', '.join(choices)}{other}. Received: {value!r}"
-    )
-
-
-def _check_positive(name, value):
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"expected `{name}` to be above zero. Received: {value}")
-
-
-def _check_model(section):
-    if not isinstance(section.get("name"), str):
-        raise ValueError("expected `name` in [model] to be a string")
-    _check_choice("`name` in [model]", section["name"], MODELS, or_function=True)
-
-
-def _check_optimizer(section):
-    section = _section("[optimizer]", section, _OPTIMIZER, others_allowed=True)
-    _check_choice("`schedule` in [optimizer]", section["schedule"], SCHEDULES)
-    _check_positive("learning_rate", section["learning_rate"])
-    _check_positive("factor", section["factor"])
-    boundaries = section["boundaries"]
-    if bool(boundaries) != (section["schedule"] == "steps"):
-        raise ValueError(
-            'expected `boundaries` in [optimizer] with `schedule = "steps"`, and only '
-            f"then. Received: {boundaries}, schedule {section['schedule']!r}"
-        )
-    in_range = all(isinstance(b, float) and 0 < b < 1 for b in boundaries)
-    if not in_range or sorted(set(boundaries)) != boundaries:
-        raise ValueError(
-            "expected `boundaries` in [optimizer] to be growing shares of the "
-            f"training, such as [0.4, 0.7]. Received: {boundaries}"
-        )
-    make_optimizer(section, steps=100)
-    return section
-
-
-def make_optimizer(section: dict, steps: int) -> keras.optimizers.Optimizer:
-    """Returns the optimizer of a study for a training of so many steps.
-
-    Raises:
-        ValueError: If Keras has no such optimizer, or one without such an argument.
-    """
-    rate = section["learning_rate"]
-    if section["schedule"] == "steps":
-        boundaries = [max(1, round(share * steps)) for share in section["boundaries"]]
-        values = [rate * section["factor"] ** i for i in range(len(boundaries) + 1)]
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
-    elif section["schedule"] == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    arguments = {key: value for key, value in section.items() if key not in _OPTIMIZER}
+def _convert(title, section, kind):
+    if isinstance(section, dict):
+        if kind is AnyNoise and section.get("kind") in [*_KINDS]:
+            title = f'[[noise]] of kind "{section["kind"]}"'
+            kind = _KINDS[section["kind"]]
+        if kind in (ModelSettings, OptimizerSettings):
+            section = _with_arguments(section, kind.__struct_fields__)
     try:
-        optimizer = type(keras.optimizers.get(section["name"]))
-        return optimizer(learning_rate=rate, **arguments)
+        return msgspec.convert(section, kind)
+    except msgspec.ValidationError as error:
+        if error.__cause__:  # What a section has found itself.
+            raise error.__cause__ from error
+        raise ValueError(_explained(str(error), title, section, kind)) from error
+
+
+def _with_arguments(section, fields):
+    """Returns a section with the keys that are no fields in `arguments`."""
+    arguments = dict(section)
+    if "learning_rate" in section and "learning_rates" in {*fields} - section.keys():
+        arguments["learning_rates"] = [arguments.pop("learning_rate")]
+    known = [key for key in fields if key in arguments and key != "arguments"]
+    return {**{key: arguments.pop(key) for key in known}, "arguments": arguments}
+
+
+def _explained(message, title, section, kind):
+    """Returns an error of msgspec with the section, and with what was received."""
+    problem, _, path = message.partition(" - at `$")
+    if field := re.search("(missing|unknown).* field `(.*)`", problem, re.DOTALL):
+        if field[1] == "missing":
+            return f"expected `{field[2]}` in {title}. Received: none"
+        known = ", ".join(kind.__struct_fields__)
+        return f"expected no other keys in {title} than {known}. Received: {field[2]}"
+    place, value = title, section
+    if key := re.match(r"\.(\w+)", path):
+        place, value = f"`{key[1]}` in {title}", section[key[1]]
+    expected = problem.removeprefix("Expected ").partition(", got")[0]
+    expected = expected.replace("`object`", "a table").replace("`array`", "a list")
+    if problem.startswith("Invalid"):
+        expected = f"one of {', '.join(_CHOICES[key[1]])}"
+    return f"expected {place} to be {expected}. Received: {reprlib.repr(value)}"
+
+
+def _check_name(section, name, choices):
+    if name not in choices and not re.fullmatch(r"[\w.]+:\w+", name):
+        raise ValueError(
+            f"expected `name` in [{section}] to be one of {', '.join(choices)}, or a "
+            f'function of yours as "module:function". Received: {name!r}'
+        )
+
+
+def make_optimizer(section: OptimizerSettings, rate: float):
+    """Returns the optimizer of a study, or refuses its name or arguments."""
+    try:
+        optimizer = type(keras.optimizers.get(section.name))
+        return optimizer(learning_rate=rate, **section.arguments)
     except (ValueError, TypeError) as error:
         raise ValueError(f"expected another [optimizer]. {error}") from error
 
 
-def _check_noise(section, data):
-    kind = section.get("kind") if isinstance(section, dict) else section
-    _check_choice("`kind` in [[noise]]", kind, _NOISE)
-    title = f'[[noise]] of kind "{kind}"'
-    section = _section(title, section, {"kind": Key(str), **_NOISE[kind]})
-    if not 0 < section.get("rate", 0.5) <= 1:
-        raise ValueError(
-            f"expected `rate` in {title} above 0 and at most 1. "
-            f"Received: {section['rate']}"
-        )
-    _check_positive("scale", section.get("scale", 1.0))
-    if section.get("mapping", ()) is None:
-        if data["name"] not in CONFUSIONS:
-            raise ValueError(
-                f"expected `mapping` in {title}, a list with the class that each "
-                "class becomes, because the data are your own"
-            )
-        section["mapping"] = list(CONFUSIONS[data["name"]])
-    return section
-
-
-def _check_methods(section):
-    section = _section("[[methods]]", section, _METHODS)
-    section["losses"] = [find_name(loss) for loss in section["losses"]]
-    values = {
-        name: [_check_type("[[methods]]", name, v, float) for v in section[name]]
-        for name in ("taus", "value_limits", "norm_penalties")
-    }
-    for name, numbers in values.items():
-        for number in numbers:
-            _check_positive(name, number)
-    section.update(values)
-    if not section["losses"] or not any(True for _ in _methods(section)):
-        raise ValueError(
-            "expected [[methods]] with `losses`, and with `plain = true` or values of "
-            f"`taus`, `value_limits` or `norm_penalties`. Received: {section}"
-        )
-    return section
+def learning_rate(section: OptimizerSettings, rate: float, epoch: int, epochs: int):
+    """Returns the learning rate of an epoch, the first of which is 0."""
+    if section.schedule == "cosine":
+        return rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    passed = sum(round(share * epochs) <= epoch for share in section.boundaries)
+    return rate * section.factor**passed

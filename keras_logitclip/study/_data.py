@@ -1,121 +1,124 @@
 """The data of a study, and the noise of a cell."""
 
-import importlib
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
+import msgspec
 import numpy as np
 
 from keras_logitclip import datasets
 from keras_logitclip import noise
+from keras_logitclip._jobs.arrays import split
+from keras_logitclip._jobs.description import fingerprint
 from keras_logitclip.noise import NoisyLabels
-from keras_logitclip.study._config import DATA
+from keras_logitclip.study import _files
+from keras_logitclip.study._config import CONFUSIONS
 from keras_logitclip.study._config import Study
+from keras_logitclip.study._functions import import_function
+from keras_logitclip.study.models import MODELS
 
 # So that the images of a study do not depend on the seed of a cell.
 _SUBSET_SEED = 0
 
 
 class Data(NamedTuple):
-    """Samples to train and to test on.
+    """Samples to train and to test on."""
 
-    Attributes:
-        x_train: Samples as they are stored, uint8 where they are images.
-        y_train: Their clean labels.
-        x_test: As `x_train`.
-        y_test: As `y_train`.
-        num_classes: Number of classes.
-        scale: What to multiply the samples by, an array that broadcasts with them.
-        offset: What to add then.
-        rows: Positions of `x_train` among all training samples.
-        y_all: The clean labels of all training samples.
-    """
-
-    x_train: np.ndarray
-    y_train: np.ndarray
+    x_train: np.ndarray  # As they are stored, uint8 where they are images.
+    y_train: np.ndarray  # Their clean labels.
     x_test: np.ndarray
     y_test: np.ndarray
     num_classes: int
-    scale: np.ndarray
-    offset: np.ndarray
-    rows: np.ndarray
-    y_all: np.ndarray
+    scale: np.ndarray  # What to multiply the samples by; it broadcasts with them.
+    offset: np.ndarray  # What to add then.
+    rows: np.ndarray  # Positions of `x_train` among all training samples.
+    y_all: np.ndarray  # The clean labels of all training samples.
+    fingerprint: str  # Of the samples, texts as they are, and of the labels.
+
+    def inputs(self, samples: np.ndarray) -> np.ndarray:
+        """Returns samples as the model takes them: scaled, of float32."""
+        return np.asarray(samples * self.scale + self.offset, "float32")
 
 
 def load_data(study: Study, data_dir: str | Path | None) -> Data:
     """Loads the samples that a study trains and tests on."""
-    settings = study.settings["data"]
-    if settings["name"] in DATA:
-        x_train, y_train, x_test, y_test, _ = datasets.load(settings["name"], data_dir)
+    settings = study.settings.data
+    x_train, y_all, x_test, y_test = _load(study, data_dir)
+    num_classes = 1 + int(max(y_all.max(), y_test.max()))
+    rows = _subset("train_samples", len(x_train), settings.train_samples)
+    test_rows = _subset("test_samples", len(x_test), settings.test_samples)
+    arrays = [x_train[rows], y_all[rows], x_test[test_rows], y_test[test_rows]]
+    # The last digits of what texts become depend on the machine.
+    contents = fingerprint(*arrays)
+    if settings.text:
+        arrays[::2] = _files.text_features(*arrays[::2], settings.features)
+    axis = _channel_axis(study, arrays[0].ndim)
+    if arrays[0].ndim == 3:
+        arrays[::2] = [np.expand_dims(x, axis) for x in arrays[::2]]
+    scale, offset = _normalization(arrays[0], settings.standardize, axis)
+    return Data(*arrays, num_classes, scale, offset, rows, y_all, contents)
+
+
+def _load(study, data_dir):
+    settings = study.settings.data
+    if settings.name in CONFUSIONS:
+        x_train, y_train, x_test, y_test, _ = datasets.load(settings.name, data_dir)
+        if x_train.ndim == 4 and keras.config.image_data_format() == "channels_first":
+            x_train, x_test = np.moveaxis(x_train, 1, -1), np.moveaxis(x_test, 1, -1)
+        return x_train, y_train, x_test, y_test
+    if ":" in settings.name:
+        returned = import_function(study, settings.name)()
+        arrays = [np.asarray(array) for array in (() if returned is None else returned)]
     else:
-        x_train, y_train, x_test, y_test = _own_data(study, settings["name"])
-    num_classes = 1 + int(max(y_train.max(), y_test.max()))
-    rows = _subset("train_samples", len(x_train), settings["train_samples"])
-    test_rows = _subset("test_samples", len(x_test), settings["test_samples"])
-    scale, offset = _normalization(x_train[rows], settings["standardize"])
-    if x_train.ndim == 3:
-        x_train, x_test = x_train[..., None], x_test[..., None]
-    return Data(
-        x_train[rows],
-        y_train[rows],
-        x_test[test_rows],
-        y_test[test_rows],
-        num_classes,
-        scale,
-        offset,
-        rows,
-        y_train,
-    )
-
-
-def import_function(study: Study, name: str):
-    """Returns a function given as "module:function"; modules beside the study too.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    module, function = name.split(":")
-    sys.path.insert(0, str(study.folder.resolve()))
+        arrays = _files.read_arrays(_folders(study, data_dir), settings)
+    _check(settings, arrays)
+    x_train, y_train, *test = arrays
+    ids = np.unique(np.concatenate(arrays[1::2]), return_inverse=True)[1]
+    if test:
+        return x_train, ids[: len(y_train)], test[0], ids[len(y_train) :]
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"Cannot use {name!r}: {error}") from error
-    finally:
-        sys.path.pop(0)
+        rows, test_rows = split(ids, settings.test_split, _SUBSET_SEED)
+    except ValueError as error:
+        raise ValueError(f"Cannot split off what to test on. {error}") from error
+    return x_train[rows], ids[rows], x_train[test_rows], ids[test_rows]
 
 
-def _own_data(study, name):
-    returned = import_function(study, name)()
-    returned = () if returned is None else returned
-    arrays = [np.asarray(array) for array in returned][:4]
-    shapes = [array.shape for array in arrays]
-    if not _fit_together(shapes):
+def _folders(study, data_dir):
+    return [Path(folder) for folder in (data_dir, study.folder) if folder is not None]
+
+
+def _check(settings, arrays):
+    name, shapes = settings.name, [array.shape for array in arrays]
+    is_filled = len(arrays) in (2, 4) and all(array.size for array in arrays)
+    one_shape = len({shape[1:] for shape in shapes[::2]}) == 1
+    lengths = [shape[:1] for shape in shapes]
+    if not (is_filled and one_shape and lengths[::2] == lengths[1::2]):
         raise ValueError(
-            f"Expected {name!r} to return `x_train`, `y_train`, `x_test` and `y_test`, "
-            "arrays with a label for each sample, and with samples of one shape. "
-            f"Received: arrays of shapes {shapes}"
+            f"Expected {name!r} to have `x_train`, `y_train`, `x_test` and `y_test`, "
+            "or the former two: arrays with a label for each sample, and with samples "
+            f"of one shape. Received: arrays of shapes {shapes}"
         )
-    for samples, labels in (arrays[:2], arrays[2:]):
-        if samples.dtype.kind not in "iuf" or samples.ndim < 2:
+    for x in () if settings.text else arrays[::2]:
+        if x.dtype.kind not in "iuf" or x.ndim < 2 or not np.isfinite(x).all():
             raise ValueError(
-                f"Expected the samples of {name!r} to be numbers, of shape `(samples, "
-                f"...)`. Received: {samples.dtype} of shape {samples.shape}"
+                f"Expected the samples of {name!r} to be finite numbers, of shape "
+                f"`(samples, ...)`. Received: {x.dtype} of shape {x.shape}"
             )
-        if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
+    for y in arrays[1::2]:
+        is_number = y.dtype.kind in "iu"
+        if y.ndim != 1 or y.dtype.kind not in "iubUSO" or (is_number and y.min() < 0):
             raise ValueError(
-                f"Expected the labels of {name!r} to be class ids, integers from 0 of "
-                f"shape `(samples,)`. Received: {labels.dtype} of shape {labels.shape}"
+                f"Expected the labels of {name!r} to be class ids, integers from 0, or "
+                "names of classes, of shape `(samples,)`. "
+                f"Received: {y.dtype} of shape {y.shape}"
             )
-    return arrays
-
-
-def _fit_together(shapes):
-    if len(shapes) != 4 or not all(map(all, shapes)) or () in shapes:
-        return False
-    x_train, y_train, x_test, y_test = shapes
-    lengths_fit = x_train[0] == y_train[0] and x_test[0] == y_test[0]
-    return lengths_fit and x_train[1:] == x_test[1:]
+    if len({y.dtype.kind in "iu" for y in arrays[1::2]}) > 1:
+        raise ValueError(
+            f"Expected the labels of {name!r} to train and to test on to be both "
+            "class ids or both names. Received: "
+            f"{' and '.join(str(y.dtype) for y in arrays[1::2])}"
+        )
 
 
 def _subset(name, available, asked):
@@ -130,53 +133,71 @@ def _subset(name, available, asked):
     return np.sort(rng.permutation(available)[:asked])
 
 
-def _normalization(x, standardize):
+def _channel_axis(study, rank):
+    """Returns the axis of the channels of images.
+
+    What is built in has them last, what is the user's own has them as Keras is set.
+    """
+    is_first = keras.config.image_data_format() == "channels_first"
+    data, model = study.settings.data.name, study.settings.model.name
+    if is_first and rank > 2 and (data in CONFUSIONS) != (model in MODELS):
+        raise ValueError(
+            "Keras is set to `channels_first`, and what is built in has the channels "
+            "last. Expected data and model to be both your own or both built in, or "
+            "`channels_last` in `keras.config.set_image_data_format`. "
+            f"Received: data {data!r}, model {model!r}"
+        )
+    return 1 if is_first and data not in CONFUSIONS else -1
+
+
+def _normalization(x, standardize, channel_axis):
     """Returns scale and offset: to [0, 1], or to mean 0 and deviation 1."""
     scale = 1 / max(1, x.max()) if x.dtype.kind in "iu" else 1.0
     if not standardize:
         return np.float32(scale), np.float32(0)
     # The channels of an image are standardized apart, as are the columns of a table.
-    axes = 0 if x.ndim == 2 else (0, 1, 2)
-    mean = x.mean(axis=axes, dtype="float64") * scale
-    deviation = x.std(axis=axes, dtype="float64") * scale
+    axes = tuple(np.delete(np.arange(x.ndim), channel_axis).tolist())
+    mean = x.mean(axes, "float64", keepdims=True) * scale
+    deviation = x.std(axes, "float64", keepdims=True) * scale
     deviation = np.where(deviation > 0, deviation, 1.0)
     return np.float32(scale / deviation), np.float32(-mean / deviation)
-
-
-def _check_classes(noisy, data, name):
-    if noisy.num_classes != data.num_classes:
-        raise ValueError(
-            f"Expected {name} in [[noise]] to have the {data.num_classes} classes of "
-            f"the data. Received: {noisy.num_classes}"
-        )
 
 
 def make_noise(
     study: Study, data: Data, name: str, seed: int, data_dir: str | Path | None
 ) -> NoisyLabels:
     """Returns the noisy training labels of a cell."""
-    settings = dict(study.noises[name])
-    kind = settings.pop("kind")
+    kind, settings = study.noises[name].kind, msgspec.structs.asdict(study.noises[name])
     labels, num_classes = data.y_train, data.num_classes
     if kind == "clean":
         return NoisyLabels(labels, labels, num_classes, kind="clean")
     if kind == "human":
-        path = Path(data_dir or study.folder) / settings["file"]
+        path = _files.find_file(_folders(study, data_dir), settings["file"])
         human = datasets.load_human_labels(path, settings["labels"], data.y_all)
-        _check_classes(human, data, f"the labels {settings['labels']!r}")
-        return NoisyLabels(
-            human.labels[data.rows], labels, num_classes, kind=human.kind
+        given = human.labels[data.rows]
+        noisy = NoisyLabels(given, labels, human.num_classes, kind=human.kind)
+    else:
+        if kind == "asymmetric":
+            settings["mapping"] = settings["mapping"] or _confusions(study, name)
+        else:
+            settings["num_classes"] = num_classes
+        if kind == "instance_dependent":
+            settings["features"] = data.x_train.reshape(len(labels), -1)
+            # As in [0, 1], whatever the samples are stored as.
+            settings["scale"] /= max(1, data.x_train.max())
+        noisy = getattr(noise, kind)(labels=labels, seed=seed, **settings)
+    if noisy.num_classes != num_classes:
+        raise ValueError(
+            f"Expected the noise {name!r} to have the {num_classes} classes of the "
+            f"data. Received: {noisy.num_classes}"
         )
-    if kind == "asymmetric":
-        noisy = noise.asymmetric(labels, seed=seed, **settings)
-        _check_classes(noisy, data, "`mapping`")
-        return noisy
-    if kind == "instance_dependent":
-        features = data.x_train.reshape(len(labels), -1)
-        # As in [0, 1], whatever the samples are stored as.
-        scale = settings["scale"] * (1 / features.max() if features.max() > 1 else 1)
-        return noise.instance_dependent(
-            features, labels, settings["rate"], num_classes, scale=scale, seed=seed
+    return noisy
+
+
+def _confusions(study, name):
+    if study.settings.data.name not in CONFUSIONS:
+        raise ValueError(
+            f"Expected `mapping` in the noise {name!r}, a list with the class that "
+            "each class becomes, because the data are your own"
         )
-    generator = {"symmetric": noise.symmetric, "pair_flip": noise.pair_flip}[kind]
-    return generator(labels, num_classes=num_classes, seed=seed, **settings)
+    return CONFUSIONS[study.settings.data.name]

@@ -7,69 +7,55 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from keras_logitclip._plotting import new_axes
-from keras_logitclip.study._summary import compare
-from keras_logitclip.study._summary import in_order
-from keras_logitclip.study._summary import loss_order
-from keras_logitclip.study._summary import setting
-from keras_logitclip.study._summary import summarize
+from keras_logitclip.study import _summary
 
-_METHODS = ("plain", "tau")  # Those whose curves are drawn.
+# What reports call the methods, and how they draw them.
+NAMES = {
+    "plain": "plain",
+    "tau": "LogitClip",
+    "normalized_tau": "normalized LogitClip",
+    "value_limit": "value clip",
+    "norm_penalty": "norm penalty",
+}
+_COLORS = dict(zip(NAMES, ("0.45", "C0", "C1", "C2", "C3"), strict=True))
 _MAX_COLUMNS = 4
+_MAX_TICKS = 5
+_FEW = 15  # So many points are shown as such.
+_DEEPEST = 40  # Points below the best, over taus and rates.
 _WIDTH = 9.0  # In inches; with the resolution about as wide as a README.
 _DPI = 120
 _LONGEST_NAME = 40
 
 
 class Picture(NamedTuple):
-    """A picture in a report.
-
-    Attributes:
-        name: Its file name.
-        noise: The noise that it is about, `None` for all.
-        caption: What it shows.
-        png: The contents of the file.
-    """
-
-    name: str
-    noise: str | None
+    name: str  # Of the file.
+    noise: str | None  # `None` for all.
     caption: str
     png: bytes
 
 
-def draw_pictures(records: Iterable[dict]) -> list[Picture]:
-    """Draws what the records hold, in the order of a report.
-
-    Raises:
-        ImportError: If Matplotlib is not installed.
-    """
-    records = in_order(records)
-    summaries = summarize(records)
-    results = compare(summaries)
-    losses = sorted({record["loss"] for record in records}, key=loss_order)
-    colors = {loss: f"C{i % 10}" for i, loss in enumerate(losses)}
-    names = file_names(dict.fromkeys(record["noise"] for record in records))
+def draw_pictures(results: _summary.Results) -> list[Picture]:
+    """Draws the numbers of a study, in the order of a report."""
+    kinds = (
+        ("curves", "test accuracy", "epoch", _over_epochs(results, "accuracy")),
+        ("memorized", "memorized labels", "epoch", _over_epochs(results, "memorized")),
+        ("tau", "test accuracy", "tau", _over_taus(results)),
+        ("rate", "test accuracy", "learning rate", _over_rates(results)),
+    )
     pictures = []
-    for noise, name in names.items():
-        cells = [r for r in records if r["noise"] == noise and r["method"] in _METHODS]
-        rows = [row for row in summaries if row.noise == noise]
-        if cells:
-            caption = "Test accuracy and memorized wrong labels over the epochs"
-            png = _draw_curves(noise, cells, results, colors)
-            pictures.append(Picture(f"curves-{name}.png", noise, caption, png))
-        if any(row.method == "tau" for row in rows):
-            caption = "Test accuracy over tau"
-            png = _draw_taus(noise, rows, results, colors)
-            pictures.append(Picture(f"tau-{name}.png", noise, caption, png))
-    gains = {
-        (noise, loss): result
-        for (noise, loss, method), result in results.items()
-        if method == "tau" and result.gain is not None
-    }
-    if gains:
-        caption = "Gain by clipping"
-        pictures.append(Picture("gain.png", None, caption, _draw_gains(gains, colors)))
+    for noise, part in file_names(results.cells.noise.unique()).items():
+        for kind, y_label, x_label, lines in kinds:
+            of_noise = lines[lines.noise == noise]
+            if len(of_noise):
+                png = _draw_lines(noise, of_noise, x_label, f"{y_label} (%)")
+                caption = f"{y_label.capitalize()} over {x_label}"
+                pictures.append(Picture(f"{kind}-{part}.png", noise, caption, png))
+    gains = results.chosen.dropna(subset="gain")
+    if len(gains):
+        pictures.append(Picture("gain.png", None, "Gain", _draw_gains(gains)))
     return pictures
 
 
@@ -100,176 +86,119 @@ def _label(name):
     return name.replace("$", r"\$")  # Matplotlib takes what dollars enclose for TeX.
 
 
-def _draw_curves(noise, cells, results, colors):
-    losses = list(dict.fromkeys(cell["loss"] for cell in cells))
-    shown = [("accuracy", "test accuracy (%)")]
-    if any(np.isfinite(_curve([cell], "memorized")).any() for cell in cells):
-        shown.append(("memorized", "memorized (%)"))
-    figure, stacks = _panels(len(losses), stack=len(shown), height=1.45)
-    for axes, (name, label) in zip(stacks, shown, strict=True):
-        for ax, loss in zip(axes, losses, strict=True):
-            for method, style in (("plain", "-"), ("tau", "--")):
-                row = _chosen(results, noise, loss, method)
-                if row is not None:
-                    same = [cell for cell in cells if setting(cell) == row[:4]]
-                    curve = _curve(same, name)
-                    ax.plot(
-                        range(1, len(curve) + 1),
-                        curve,
-                        linestyle=style,
-                        marker="." if len(curve) < 5 else "",  # One point is no line.
-                        color=colors[loss],
-                    )
-        _share_limits(axes, label)
-    for ax, loss in zip(stacks[0], losses, strict=True):
-        row = _chosen(results, noise, loss, "tau")
-        tau = "" if row is None else f" (tau {row.value:.3g})"
-        ax.set_title(_label(loss) + tau, fontsize=9)
-    for ax in figure.axes:
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    for ax in stacks[-1]:
-        ax.set_xlabel("epoch", fontsize=8)
-    for style, label in (("-", "plain"), ("--", "clipped, tau by noisy validation")):
-        stacks[0][0].plot([], [], style, color="0.3", label=label)
-    return _finish(figure, noise)
+def _over_epochs(results, name):
+    """What is chosen, at each epoch."""
+    rows = results.epochs.assign(x=results.epochs.epoch)
+    rows = rows.merge(results.chosen[_summary.CANDIDATE]).dropna(subset=name)
+    over_seeds = rows.groupby([*_summary.METHOD, "x"], sort=False)[name]
+    return over_seeds.agg(["mean", "std"]).reset_index()
 
 
-def _draw_taus(noise, rows, results, colors):
-    losses = list(dict.fromkeys(row.loss for row in rows if row.method == "tau"))
-    figure, (axes,) = _panels(len(losses), height=1.75)
-    for ax, loss in zip(axes, losses, strict=True):
-        color = colors[loss]
-        taus = [row for row in rows if row.loss == loss and row.method == "tau"]
-        taus = [row for row in taus if math.isfinite(row.value)]
-        values = [row.value for row in taus]
-        means = [100 * row.mean for row in taus]
-        errors = [_percent(row.std) for row in taus]
-        ax.errorbar(values, means, errors, fmt="o-", ms=3, capsize=2, color=color)
-        chosen = _chosen(results, noise, loss, "tau")
-        if chosen in taus:
-            point = ([chosen.value], [100 * chosen.mean])
-            ax.plot(*point, "o", ms=8, mfc="none", color="0.2")
-        plain = _chosen(results, noise, loss, "plain")
-        if plain is not None:
-            mean, error = 100 * plain.mean, 100 * (plain.std or 0)
-            ax.axhline(mean, color="0.4", linestyle=":")
-            ax.axhspan(mean - error, mean + error, color="0.4", alpha=0.15, lw=0)
+def _over_taus(results):
+    """The finite taus, each at its best rate, and plain as a level beside them."""
+    rows = results.by_value[results.by_value.value != np.inf]
+    taus = rows[rows.method.isin(["tau", "normalized_tau"])].assign(x=rows.value)
+    plain = rows[rows.method == "plain"].assign(chosen=0)
+    levels = plain.merge(taus[["noise", "loss", "x"]].drop_duplicates())
+    return pd.concat([levels, taus])
+
+
+def _over_rates(results):
+    """The learning rates, each at its best value, where there are several."""
+    rows = results.by_rate.assign(x=results.by_rate.learning_rate)
+    return rows[rows.groupby(["noise", "loss"]).x.transform("nunique") > 1]
+
+
+def _draw_lines(title, lines, x_label, y_label):
+    """A panel for each loss: the means of its methods, ± deviations over seeds."""
+    figure, axes = _panels(lines.loss.nunique(), 1.75, sharey=True)
+    for ax, (loss, rows) in zip(axes, lines.groupby("loss", sort=False), strict=True):
+        for method, points in rows.groupby("method", sort=False):
+            color, label = _COLORS[method], NAMES[method]
+            mean, std = 100 * points["mean"], 100 * points["std"]
+            marker = "." if len(points) <= _FEW else ""
+            ax.plot(points.x, mean, marker=marker, color=color, label=label)
+            band = mean - std, mean + std
+            ax.fill_between(points.x, *band, color=color, alpha=0.15, linewidth=0)
+        if x_label == "epoch":
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        else:
+            chosen, label = rows[rows.chosen == 1], "chosen by noisy validation"
+            style = {"ms": 8, "mfc": "none", "color": "0.2", "label": label}
+            ax.plot(chosen.x, 100 * chosen["mean"], "o", **style)
+            _scale(ax, rows.x)
         ax.set_title(_label(loss), fontsize=9)
-        ax.set_xlabel("tau", fontsize=8)
-    _scale_taus(axes, {r.value for r in rows if r.method == "tau"})
-    _share_limits(axes, "test accuracy (%)")
-    first = axes[0]
-    first.plot([], [], "o-", ms=3, color="0.3", label="clipped, ± std over seeds")
-    first.plot([], [], ":", color="0.4", label="plain")
-    label = "tau by noisy validation"
-    first.plot([], [], "o", ms=8, mfc="none", color="0.2", label=label)
-    return _finish(figure, noise)
+        ax.set_xlabel(x_label, fontsize=8)
+        if ax.get_subplotspec().is_first_col():
+            ax.set_ylabel(y_label, fontsize=8)
+    low, high = axes[0].get_ylim()
+    if x_label != "epoch":
+        axes[0].set_ylim(max(low, high - _DEEPEST))
+    return _finish(figure, title)
 
 
-def _draw_gains(gains, colors):
-    noises = list(dict.fromkeys(noise for noise, _ in gains))
-    losses = [loss for loss in colors if any(loss == key[1] for key in gains)]
-    figure, (axes,) = _panels(len(noises), height=0.7 + 0.2 * len(losses))
-    for ax, noise in zip(axes, noises, strict=True):
-        for place, loss in enumerate(losses):
-            result = gains.get((noise, loss))
-            if result is not None:
-                ax.barh(
-                    place,
-                    100 * result.gain,
-                    xerr=_percent(result.gain_error),
-                    color=colors[loss],
-                    error_kw={"elinewidth": 1, "capsize": 2},
-                )
+def _draw_gains(gains):
+    """A panel for each noise: the gains of the losses, ± standard errors."""
+    losses, methods = [*gains.loss.unique()], [*gains.method.unique()]
+    height = 0.3 + 0.22 * len(losses)
+    figure, axes = _panels(gains.noise.nunique(), height, sharex=True, sharey=True)
+    for ax, (noise, rows) in zip(axes, gains.groupby("noise", sort=False), strict=True):
+        for method, points in rows.groupby("method", sort=False):
+            shift = 0.16 * (methods.index(method) - (len(methods) - 1) / 2)
+            places = points.loss.map(losses.index) + shift
+            style = {"fmt": "o", "ms": 4, "color": _COLORS[method]}
+            gain, error = 100 * points.gain, 100 * points.gain_error
+            ax.errorbar(gain, places, xerr=error, label=NAMES[method], **style)
         ax.axvline(0, color="0.3", linewidth=0.8)
         ax.set_title(_label(noise), fontsize=9)
-        ax.set_xlabel("points of accuracy", fontsize=8)
-        ax.set_yticks(range(len(losses)), [_label(loss) for loss in losses])
-        ax.set_ylim(len(losses) - 0.4, -0.6)
-        if not ax.get_subplotspec().is_first_col():
-            ax.tick_params(labelleft=False)
-    limits = np.array([ax.get_xlim() for ax in axes])
-    for ax in axes:
-        ax.set_xlim(limits.min(), limits.max())
-    label = "clipped, tau by noisy validation, minus plain; ± standard error"
-    axes[0].plot([], [], "s", color="0.3", label=label)
-    return _finish(figure, "gain by clipping")
+        ax.set_xlabel("points of test accuracy", fontsize=8)
+        ax.set_yticks(range(len(losses)), map(_label, losses))
+    axes[0].set_ylim(len(losses) - 0.5, -0.5)
+    return _finish(figure, "Gain over plain, ± standard error")
 
 
-def _chosen(results, noise, loss, method):
-    result = results.get((noise, loss, method))
-    return None if result is None else result.chosen
-
-
-def _percent(deviation):
-    """A deviation in points; Matplotlib draws no bar for NaN."""
-    return math.nan if deviation is None else 100 * deviation
-
-
-def _curve(cells, name):
-    """The mean over seeds, in percent; NaN where one is undefined."""
-    length = min(len(cell["epochs"][name]) for cell in cells)
-    curves = [cell["epochs"][name][:length] for cell in cells]
-    return 100 * np.array(curves, dtype="float64").mean(0)
-
-
-def _panels(count, height, stack=1):
-    """Returns a figure and, for each layer of the stack, the axes of its panels."""
+def _panels(count, height, **shared):
+    """Returns a figure and the axes of its panels."""
     rows = math.ceil(count / _MAX_COLUMNS)
     columns = math.ceil(count / rows)
     figure = new_axes("write_report").figure
     figure.clear()
     width = _WIDTH if columns > 1 else _WIDTH / 2
-    figure.set_size_inches(width, 0.7 + rows * (0.4 + stack * height))
-    axes = figure.subplots(rows * stack, columns, squeeze=False)
-    stacks = [axes[layer::stack].ravel() for layer in range(stack)]
-    for layer in stacks:
-        for ax in layer:
-            ax.tick_params(labelsize=7.5)
-            ax.spines[["top", "right"]].set_visible(False)
-            ax.grid(alpha=0.25)
-        for ax in layer[count:]:
-            ax.remove()
-    return figure, [layer[:count] for layer in stacks]
-
-
-def _share_limits(axes, label):
-    """Gives the panels the same y axis and writes at the first of each row."""
-    limits = np.array([ax.get_ylim() for ax in axes])
-    margin = 0.03 * np.ptp(limits)
+    figure.set_size_inches(width, 0.7 + rows * (0.4 + height))
+    axes = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
     for ax in axes:
-        ax.set_ylim(limits.min() - margin, limits.max() + margin)
-        if ax.get_subplotspec().is_first_col():
-            ax.set_ylabel(label, fontsize=8)
-        else:
-            ax.tick_params(labelleft=False)
+        ax.tick_params(labelsize=7.5)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
+    for ax in axes[count:]:
+        ax.remove()
+    return figure, axes[:count]
 
 
-def _scale_taus(axes, taus):
-    """A logarithmic axis with plain numbers at it, few enough to read."""
-    taus = [tau for tau in taus if math.isfinite(tau)] or [1.0]
-    low, high = min(taus) / 1.2, max(taus) * 1.2
-    digits = (1, 2, 5) if high / low < 300 else (1,)
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [digit * 10.0**exponent for exponent in exponents for digit in digits]
-    ticks = [tick for tick in ticks if low <= tick <= high]
-    for ax in axes:
-        ax.set_xscale("log")
-        ax.set_xlim(low, high)
-        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        ax.minorticks_off()
+def _scale(ax, values):
+    """Makes the axis logarithmic, with some of the values at it."""
+    values = np.unique(values)
+    ticks = values[:: math.ceil(len(values) / _MAX_TICKS)]
+    ax.set_xscale("log")
+    ax.set_xlim(values[0] / 1.2, values[-1] * 1.2)
+    ax.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    ax.minorticks_off()
 
 
 def _finish(figure, title):
-    """Returns the figure as a PNG file and closes it."""
+    """Returns the figure as a PNG file with a legend, and closes it."""
     import matplotlib.pyplot as plt
 
+    labels = [ax.get_legend_handles_labels() for ax in figure.axes]
+    handles = {name: handle for of in labels for handle, name in zip(*of, strict=True)}
     figure.legend(
-        loc="outside upper center",
+        handles.values(),
+        handles,
         title=_label(title),
+        loc="outside upper center",
+        ncols=6 if figure.get_figwidth() == _WIDTH else 2,
         title_fontsize=11,
         fontsize=8,
-        ncols=3,
         frameon=False,
     )
     file = io.BytesIO()

@@ -1,122 +1,47 @@
 """The report of a study: tables for the terminal, for Markdown and for programs."""
 
-import csv
-import io
-import itertools
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from keras_logitclip._jobs import files
+from keras_logitclip.study._pictures import NAMES
 from keras_logitclip.study._pictures import draw_pictures
 from keras_logitclip.study._pictures import one_line
-from keras_logitclip.study._summary import LAST_EPOCHS
-from keras_logitclip.study._summary import METHODS
-from keras_logitclip.study._summary import Summary
-from keras_logitclip.study._summary import compare
-from keras_logitclip.study._summary import in_order
-from keras_logitclip.study._summary import score
-from keras_logitclip.study._summary import setting
-from keras_logitclip.study._summary import summarize
+from keras_logitclip.study._summary import CANDIDATE
+from keras_logitclip.study._summary import METHOD
+from keras_logitclip.study._summary import evaluate
 
-_COLUMNS = {
-    "plain": "plain",
-    "tau": "LogitClip (tau)",
-    "value_limit": "value clip (limit)",
-    "norm_penalty": "norm penalty (weight)",
-}
-_PER_EPOCH = (
-    "accuracy",
-    "noisy_accuracy",
-    "memorized",
-    "recovered",
-    "logit_norm",
-    "seconds",
+# What the value of a method is.
+_VALUES = dict(zip(NAMES, ("", "tau", "tau", "limit", "weight"), strict=True))
+_MARKS = {"helps": " +", "hurts": " -"}
+_LEGEND = (
+    "Test accuracy in percent: mean of the last tenth of the epochs, ± standard "
+    "deviation over seeds, in brackets the value and the learning rate with the best "
+    "accuracy on held-out noisy labels; + better, - worse than plain by more than one "
+    "standard error of the difference. Best by noisy validation: the epoch at which "
+    "early stopping ends. Best by test labels: a bound, for which one needs clean "
+    "labels. Trials: the candidates to choose from."
 )
+_EDGE = " *: the rate is at the edge of those tried, a better one may lie beyond."
+_BY_RATE = "Each learning rate with its best value, over the seeds that all have:"
+_BY_TAU = "Each tau with its best learning rate, over the seeds that all have:"
 _NOTHING_YET = "No cell of this study has been trained yet."
 
 
 def terminal_table(records: Iterable[dict]) -> str:
-    """Returns the results of a study as text.
-
-    For each noise a table: a row for each loss, a column for each method with the
-    value that noisy validation chooses, the test accuracy in percent as mean and
-    standard deviation over seeds.
-
-    Args:
-        records: The records of the trained cells, in any order.
-
-    Raises:
-        ValueError: If the records are not those of one study.
-    """
-    records = in_order(records)
+    """Returns the results of a study as text: for each noise a table of the methods."""
+    records = list(records)
     if not records:
         return _NOTHING_YET
-    results = compare(summarize(records))
-    blocks = []
-    for noise, cells in itertools.groupby(records, lambda record: record["noise"]):
-        table = _table(results, noise, lambda r: _last_epochs(r, "+", "-"))
-        blocks.append(f"{one_line(noise)}: {_noise_rate(cells)}\n{_aligned(table)}")
-    notes = [_legend("+", "-"), *map(one_line, _notes(records, results))]
-    return "\n\n".join([*blocks, "\n".join(notes)])
-
-
-def markdown(records: Iterable[dict], pictures=()) -> str:
-    """Returns the results of a study as a Markdown document.
-
-    Args:
-        records: The records of the trained cells, in any order.
-        pictures: The `Picture`s to refer to. Defaults to `()`, none.
-
-    Raises:
-        ValueError: If the records are not those of one study.
-    """
-    records = in_order(records)
-    if not records:
-        return f"# Study\n\n{_NOTHING_YET}\n"
-    results = compare(summarize(records))
-    parts = [f"# Study {_escape(records[0]['study'])}", _legend("▲", "▼")]
-    for noise, cells in itertools.groupby(records, lambda record: record["noise"]):
-        parts += [
-            f"## {_escape(noise)}",
-            _noise_rate(cells),
-            _piped(_table(results, noise, lambda r: _last_epochs(r, "▲", "▼"))),
-            "The best epoch, which only clean test labels could have picked:",
-            _piped(_table(results, noise, _best_epoch)),
-            *(_link(picture) for picture in pictures if picture.noise == noise),
-        ]
-    general = [_link(picture) for picture in pictures if picture.noise is None]
-    parts += ["## All noises", *general] if general else []
-    notes = [f"- {_escape(note)}" for note in _notes(records, results)]
-    return "\n\n".join([*parts, "## What was trained", "\n".join(notes)]) + "\n"
-
-
-def csv_rows(records: Iterable[dict]) -> list[dict[str, str]]:
-    """Returns a row for each summary, of all values and not only the chosen ones.
-
-    Numbers have 6 significant digits, what is undefined is empty. Besides the fields
-    of a `Summary`, `chosen` and `hindsight` are 1 where noisy validation and clean
-    test labels choose the value, else 0; `gain`, `gain_error` and `verdict` say how
-    the chosen value compares with the loss alone.
-
-    Args:
-        records: The records of the trained cells, in any order.
-
-    Raises:
-        ValueError: If the records are not those of one study.
-    """
-    summaries = summarize(records)
-    results = compare(summaries)
-    rows = []
-    for row in summaries:
-        result = results[row.noise, row.loss, row.method]
-        comparison = result[2:] if row is result.chosen else (None, None, None)
-        chosen = (int(row is result.chosen), int(row is result.hindsight))
-        values = (*row, *chosen, *comparison)
-        names = (*Summary._fields, "chosen", "hindsight", *result._fields[2:])
-        rows.append(dict(zip(names, map(_number, values), strict=True)))
-    return rows
+    results = evaluate(records)
+    blocks = [
+        f"{one_line(noise)}: {_noise_rate(cells)}\n{_aligned(_chosen(results, noise))}"
+        for noise, cells in results.cells.groupby("noise", sort=False)
+    ]
+    notes = [_legend(results), *_notes(records, results)]
+    return "\n\n".join([*blocks, "\n".join(map(one_line, notes))])
 
 
 def write_report(
@@ -133,7 +58,7 @@ def write_report(
             `True`.
 
     Returns:
-        The paths of the files, the report first.
+        The paths of the files, the report first; no others if there are no records.
 
     Raises:
         ImportError: If there is no Matplotlib for the pictures.
@@ -145,52 +70,123 @@ def write_report(
     paths = write_report(records, "report")
     ```
     """
-    records = in_order(records)
-    drawn = draw_pictures(records) if pictures else []
-    files = {
-        "report.md": markdown(records, drawn).encode(errors="replace"),
-        "summary.csv": _csv(csv_rows(records)),
-        "cells.csv": _csv(map(_cell, records)),
-        "epochs.csv": _csv(row for record in records for row in _epochs(record)),
-        **{picture.name: picture.png for picture in drawn},
+    records = list(records)
+    contents = {"report.md": f"# Study\n\n{_NOTHING_YET}\n"}
+    if records:
+        results = evaluate(records)
+        drawn = draw_pictures(results) if pictures else []
+        tables = ("summary", "cells", "epochs")
+        contents["report.md"] = _markdown(records, results, drawn)
+        contents |= {f"{name}.csv": _csv(getattr(results, name)) for name in tables}
+        contents |= {picture.name: picture.png for picture in drawn}
+    for name, content in contents.items():
+        if isinstance(content, str):
+            content = content.encode(errors="replace")
+        files.write_bytes(Path(folder) / name, content)
+    return [Path(folder) / name for name in contents]
+
+
+def _csv(table):
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _markdown(records, results, pictures):
+    parts = [f"# Study {_escape(records[0]['study'])}", _escape(_legend(results))]
+    for noise, cells in results.cells.groupby("noise", sort=False):
+        parts += [f"## {_escape(noise)}", _noise_rate(cells)]
+        parts.append(_piped(_chosen(results, noise)))
+        rates, taus = _by_rate(results, noise), _by_tau(results, noise)
+        parts += [_BY_RATE, _piped(rates)] if len(rates[0]) > 3 else []
+        parts += [_BY_TAU, _piped(taus)] if len(taus[0]) > 4 else []
+        parts += [_link(picture) for picture in pictures if picture.noise == noise]
+    general = [_link(picture) for picture in pictures if picture.noise is None]
+    parts += ["## All noises", *general] if general else []
+    notes = [f"- {_escape(note)}" for note in _notes(records, results)]
+    return "\n\n".join([*parts, "## What was trained", "\n".join(notes)]) + "\n"
+
+
+def _chosen(results, noise):
+    """A table of the methods, each as noisy validation chooses it."""
+    texts, trials = {}, {}
+    for row in _rows(results.chosen, noise):
+        last = _mean(row) + _brackets(_value(row), _rate(row))
+        for epochs, text in (
+            ("last", last + _MARKS.get(row.verdict, "")),
+            ("best by noisy validation", f"{100 * row.stopped_accuracy:.1f}"),
+            ("best by test labels", f"{100 * row.best_accuracy:.1f}"),
+        ):
+            texts[(row.loss, epochs), row.method] = text
+        trials.setdefault(row.method, []).append(row.trials)
+    columns = {
+        method: name + _brackets(_VALUES[method], "rate")
+        for method, name in NAMES.items()
+        if method in trials
     }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, contents in files.items():
-        _write(folder / name, contents)
-    return [folder / name for name in files]
+    counts = [_range(trials[method]) for method in columns]
+    return [*_table(("loss", "epochs"), columns, texts), ["", "trials", *counts]]
 
 
-def _table(results, noise, text):
-    """A header and a row for each loss, with the text of each method's result."""
-    keys = [key for key in results if key[0] == noise]
-    methods = [method for method in METHODS if any(key[2] == method for key in keys)]
+def _by_rate(results, noise):
+    """A table of the learning rates, each with its best value."""
+    texts = {
+        ((row.loss, NAMES[row.method]), row.learning_rate): (
+            _mean(row) + _brackets(_value(row))
+        )
+        for row in _rows(results.by_rate, noise)
+    }
+    rates = sorted({rate for _, rate in texts})
+    return _table(("loss", "method"), {rate: f"{rate:.4g}" for rate in rates}, texts)
+
+
+def _by_tau(results, noise):
+    """A table of the taus, each with its best learning rate, beside plain."""
+    texts, plain = {}, {}
+    for row in _rows(results.by_value, noise):
+        text = _mean(row) + _brackets(_rate(row)) + _MARKS.get(row.verdict, "")
+        if row.method == "plain":
+            plain[row.loss] = text
+        elif _VALUES[row.method] == "tau":
+            texts[(row.loss, NAMES[row.method]), row.value] = text
+    taus = sorted({tau for _, tau in texts})
+    texts |= {(row, "plain"): plain[row[0]] for row, _ in texts if row[0] in plain}
+    columns = {"plain": "plain", **{tau: f"tau {tau:.4g}" for tau in taus}}
+    return _table(("loss", "method"), columns, texts)
+
+
+def _table(corner, columns, texts):
+    """A header, and a row for each first key of the texts; the other is a column."""
+    rows = dict.fromkeys(row for row, _ in texts)
     return [
-        ["loss", *(_COLUMNS[method] for method in methods)],
-        *(
-            [loss, *(text(results.get((noise, loss, method))) for method in methods)]
-            for loss in dict.fromkeys(key[1] for key in keys)
-        ),
+        [*corner, *columns.values()],
+        *([*row, *(texts.get((row, key), "n/a") for key in columns)] for row in rows),
     ]
 
 
-def _last_epochs(result, helps, hurts):
-    if result is None or result.chosen is None:
-        return "n/a"
-    row = result.chosen
-    deviation = "" if row.std is None else f" ± {100 * row.std:.1f}"
-    mark = {"helps": f" {helps}", "hurts": f" {hurts}"}.get(result.verdict, "")
-    return f"{100 * row.mean:.1f}{deviation}{_value(row)}{mark}"
+def _rows(table, noise):
+    return table[table.noise == noise].itertuples()
 
 
-def _best_epoch(result):
-    if result is None or result.chosen is None:
-        return "n/a"
-    return f"{100 * result.chosen.best_epoch:.1f}{_value(result.chosen)}"
+def _mean(row):
+    deviation = f" ± {100 * row.std:.1f}" if row.seeds > 1 else ""
+    return f"{100 * row.mean:.1f}{deviation}"
 
 
 def _value(row):
-    return "" if row.value is None else f" ({row.value:.4g})"
+    return "" if row.method == "plain" else f"{row.value:.4g}"
+
+
+def _rate(row):
+    return f"{row.learning_rate:.4g}{'*' if row.at_edge else ''}"
+
+
+def _brackets(*texts):
+    inside = ", ".join(filter(None, texts))
+    return f" ({inside})" if inside else ""
+
+
+def _range(numbers, digits=0):
+    low, high = f"{min(numbers):.{digits}f}", f"{max(numbers):.{digits}f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _aligned(table):
@@ -212,122 +208,54 @@ def _link(picture):
     return f"![{_escape(picture.caption)}]({picture.name})"
 
 
-def _legend(helps, hurts):
-    return (
-        f"Test accuracy in percent, mean of the last {LAST_EPOCHS} epochs, ± standard "
-        "deviation over seeds. In brackets the value with the best accuracy on "
-        f"held-out noisy labels. {helps} better and {hurts} worse than plain by more "
-        "than one standard error of the difference."
-    )
-
-
 def _noise_rate(cells):
-    rates = [100 * cell["noise_rate"] for cell in cells]
-    low, high = f"{min(rates):.1f}", f"{max(rates):.1f}"
-    return f"{low if low == high else f'{low} to {high}'}% of training labels wrong."
+    return f"{_range(100 * cells.noise_rate, 1)}% of training labels wrong."
+
+
+def _legend(results):
+    edge = _EDGE if results.summary.at_edge.any() else ""
+    return _LEGEND + edge
 
 
 def _notes(records, results):
     """What was trained and with what, a line for each."""
-    seeds = sorted({record["seed"] for record in records})
-    epochs = sorted({len(record["epochs"]["accuracy"]) for record in records})
-    versions = {
-        ", ".join(
-            f"{name} {version}" for name, version in sorted(r["versions"].items())
+    seeds, epochs, rates = (
+        ", ".join(f"{number:g}" for number in sorted(results.cells[name].unique()))
+        for name in ("seed", "epochs", "learning_rate")
+    )
+    yield (
+        f"Trained cells: {len(records)} of {_planned(records, results)}, with {epochs} "
+        f"epochs, seeds {seeds} and learning rates {rates}."
+    )
+    chosen = results.chosen
+    if (chosen.groupby(METHOD[:2]).trials.nunique() > 1).any():
+        trials = chosen.groupby("method", sort=False).trials.agg(_range)
+        counts = (f"{NAMES[method]} {count}" for method, count in trials.items())
+        yield (
+            f"The methods had different numbers of trials: {', '.join(counts)}. Who "
+            "tries more finds more; the taus in report.md have equal numbers."
         )
-        for r in records
+    for method, rows in chosen[chosen.trials > 1].groupby("method", sort=False):
+        worst = rows.loc[rows.cost.idxmax()]
+        yield (
+            f"{NAMES[method]}: the best candidate by clean test labels would give "
+            f"{100 * rows.cost.mean():.1f} points more on average, "
+            f"{100 * worst.cost:.1f} at most ({worst.loss}, {worst.noise})."
+        )
+    versions = {
+        ", ".join(f"{name} {of}" for name, of in sorted(record["versions"].items()))
+        for record in records
     }
-    commits = sorted({record["commit"] for record in records if record["commit"]})
-    return [
-        f"Trained cells: {len(records)}, with {_listed(epochs)} epochs and seeds "
-        f"{_listed(seeds)}.",
-        _missing(records),
-        *_costs_of_choice(results),
-        f"Versions: {'; '.join(sorted(versions))}"
-        + (f" (commit {_listed(commits)})." if commits else "."),
-    ]
+    commits = ", ".join(sorted({r["commit"] for r in records if r["commit"]}))
+    commits = f" (commit {commits})" if commits else ""
+    yield f"Versions: {'; '.join(sorted(versions))}{commits}."
 
 
-def _missing(records):
-    """Says what is not there of the losses, methods and values, for each noise."""
-    settings = {setting(record)[1:] for record in records}
-    seeds = {record["seed"] for record in records}
-    trained = Counter(record["noise"] for record in records)
-    missing = {
-        noise: len(settings) * len(seeds) - count for noise, count in trained.items()
-    }
-    counts = [f"{count} of {noise}" for noise, count in missing.items() if count]
-    return f"Missing cells: {_listed(counts) or 'none'}."
-
-
-def _costs_of_choice(results):
-    """Says how much better the values are that clean test labels would choose."""
-    for method in METHODS[1:]:
-        costs = {
-            key: 100 * (result.hindsight.mean - result.chosen.mean)
-            for key, result in results.items()
-            if key[2] == method and result.chosen is not None
-        }
-        if costs:
-            noise, loss, _ = worst = max(costs, key=costs.get)
-            yield (
-                f"{_COLUMNS[method]}: the best value by clean test labels would give "
-                f"{sum(costs.values()) / len(costs):.1f} points more on average, "
-                f"{costs[worst]:.1f} at most ({loss}, {noise})."
-            )
-
-
-def _listed(items):
-    return ", ".join(map(str, items))
-
-
-def _cell(record):
-    return {
-        **_identity(record),
-        "noise_rate": _number(record["noise_rate"]),
-        **{name: _number(value) for name, value in score(record)._asdict().items()},
-        "epochs": _number(len(record["epochs"]["accuracy"])),
-        "seconds": _number(record["seconds"]),
-    }
-
-
-def _epochs(record):
-    epochs = record["epochs"]
-    columns = {
-        "training_loss": epochs["loss"],  # Another column holds the loss's name.
-        **{name: epochs[name] for name in _PER_EPOCH},
-    }
-    for epoch, values in enumerate(zip(*columns.values(), strict=True), start=1):
-        numbers = dict(zip(columns, map(_number, values), strict=True))
-        yield {**_identity(record), "epoch": _number(epoch), **numbers}
-
-
-def _identity(record):
-    names = ("study", "noise", "loss", "method", "value", "seed")
-    return {name: _number(record[name]) for name in names}
-
-
-def _number(value):
-    if value is None or value != value:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _csv(rows):
-    rows = list(rows)
-    file = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return file.getvalue().encode(errors="replace")
-
-
-def _write(path, contents):
-    """Replaces a file in one step: nobody ever finds half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(contents)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _planned(records, results):
+    """Counts the cells of the newest plan, of what has been begun."""
+    config = max(records, key=lambda record: record["started"])["config"]
+    selecting = min(config["select_seeds"] or config["seeds"], config["seeds"])
+    candidates = results.summary.drop_duplicates(CANDIDATE[1:])
+    methods = len(candidates.drop_duplicates(METHOD[1:]))
+    of_noise = selecting * len(candidates) + (config["seeds"] - selecting) * methods
+    return of_noise * len(config["noise"])

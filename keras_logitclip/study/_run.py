@@ -1,39 +1,39 @@
 """The work on a study, by any number of processes and machines."""
 
-import hashlib
-import json
+import functools
+import itertools
+import multiprocessing
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
-import numpy as np
+import msgspec
 
 from keras_logitclip._arguments import check_count
+from keras_logitclip._backend import check_installed
+from keras_logitclip._jobs import arrays
+from keras_logitclip._jobs import description
+from keras_logitclip._jobs import files
+from keras_logitclip._jobs import processes
 from keras_logitclip._jobs import queue
-from keras_logitclip._jobs.processes import exit_with_parent
-from keras_logitclip._jobs.processes import work_in_processes
-from keras_logitclip.study._config import FORMAT
-from keras_logitclip.study._config import Cell
-from keras_logitclip.study._config import Study
-from keras_logitclip.study._data import load_data
-from keras_logitclip.study._data import make_noise
-from keras_logitclip.study._progress_bar import ProgressBar
-from keras_logitclip.study._training import build_core
-from keras_logitclip.study._training import train
-from keras_logitclip.study._training import write_json
-from keras_logitclip.tuning._checks import split
+from keras_logitclip._jobs import storage as storages
+from keras_logitclip._jobs.progress import progress_bar
+from keras_logitclip.study import _config
+from keras_logitclip.study import _data
+from keras_logitclip.study import _plan
+from keras_logitclip.study import _training
 
 _REPORT_SECONDS = 1.0
 _RECORD = "record"
-_DIGEST = "sha256"
+_LONGEST = 200  # Bytes of a message of a worker.
 
 
 def run(
-    study: Study,
+    study: _config.Study,
     *,
     results: str | Path | None = None,
     storage: str | None = None,
@@ -44,8 +44,9 @@ def run(
 ) -> list[dict]:
     """Trains all cells of a study that are not trained yet.
 
-    It can be killed at any moment. Called again with the same study, it goes on, a
-    cell in training from its last backup. Calls at the same time share the work.
+    It can be killed at any moment. Called again with the same study, or one that has
+    more cells, it goes on, a cell in training from its last backup. Calls at the same
+    time share the work.
 
     Args:
         study: What `study.load` returned.
@@ -57,8 +58,9 @@ def run(
             Defaults to `None`, which means that Keras downloads them.
         workers: Number of processes to start on this machine. Defaults to `1`: none
             but the calling one.
-        grace_period: Seconds without sign of life after which a process counts as
-            dead, and its cell is given to another one. Defaults to `60`.
+        grace_period: Seconds without sign of life after which a process of another
+            machine counts as dead, and its cell is given to another one. Defaults to
+            `60`.
         verbose: Whether to show a progress bar. Defaults to `True`.
 
     Returns:
@@ -75,175 +77,214 @@ def run(
     workers = check_count("workers", workers)
     grace_period = check_count("grace_period", grace_period)
     _check_backend(study)
-    queue.import_optuna("A study")
+    storages.import_optuna("A study")
     folder = results_folder(study, results)
-    check_cells(study, data_dir)
-    arguments = (study, folder, storage, data_dir, grace_period)
-    opened = open_store(study, folder, storage, grace_period)
+    data, fingerprints = _prepare(study, data_dir)
+    opened = open_store(study, folder, storage, fingerprints)
+    epochs = _plan.count(study) * study.settings.epochs
     with (
-        queue.explained_errors(),
-        ProgressBar(opened, study, verbose) as bar,
+        storages.explained_errors(),
+        progress_bar(study.name, epochs, lambda: _done(opened, study), verbose) as show,
     ):
         if workers == 1:
-            _work(opened, *arguments, bar.refresh)
+            _work(opened, study, folder, data, data_dir, grace_period, show)
         else:
-            work_in_processes(
+            # Without a lock, which a worker that is killed would keep.
+            message = multiprocessing.get_context("spawn").RawArray("c", _LONGEST + 1)
+            processes.work_in_processes(
                 workers,
                 _work_in_process,
-                arguments,
+                (study, folder, storage, data_dir, grace_period, message),
                 is_complete=lambda: not _missing(opened, study),
-                on_poll=bar.refresh,
+                on_poll=lambda: show(message.value.decode(errors="ignore")),
             )
         return records(opened, study)
 
 
-def results_folder(study: Study, results: str | Path | None) -> Path:
-    """Returns the folder of the results of a study."""
+def results_folder(study: _config.Study, results: str | Path | None) -> Path:
     return Path("results") / study.name if results is None else Path(results)
 
 
 def _check_backend(study):
-    asked = study.settings["backend"]
-    if asked != keras.config.backend():
+    asked, backend = study.settings.backend, keras.config.backend()
+    if asked:
+        check_installed(asked)
+    accepted = [asked] if asked else _config.BACKENDS
+    if backend not in accepted:
         raise ValueError(
-            f"The study {study.name!r} is for the backend {asked!r}, and Keras runs on "
-            f"{keras.config.backend()!r}. Set the environment variable "
-            f"KERAS_BACKEND={asked} before Keras is imported, or start it with "
+            f"The study {study.name!r} is for the backend {' or '.join(accepted)}, and "
+            f"Keras runs on {backend}. Set the environment variable "
+            f"KERAS_BACKEND={accepted[0]} before Keras is imported, or start it with "
             "`python -m keras_logitclip study run`, which does so."
         )
 
 
-def check_cells(study: Study, data_dir: str | Path | None) -> None:
-    """Does all but the training for one seed, so that errors come early."""
-    data = load_data(study, data_dir)
-    for name in study.noises:
-        noisy = make_noise(study, data, name, 0, data_dir)
-        split(noisy.labels, study.settings["validation_split"], 0)
-    build_core(study, data)
+def _prepare(study, data_dir):
+    """Does all but the training for one seed, so that errors come early.
 
-
-def open_store(study: Study, folder: Path, storage: str | None, grace_period: int = 60):
-    """Opens the results of a study.
-
-    Raises:
-        ValueError: If they are those of other settings, or of a newer version.
+    It returns the data, and the contents of all that the settings name.
     """
+    data = _data.load_data(study, data_dir)
+    found = {
+        **description.keras_settings(),
+        "contents of the data": data.fingerprint,
+    }
+    if study.settings.data.name in _config.CONFUSIONS:
+        del found["image_data_format"]  # Built-in data are the same for all.
+    for name, noise in study.noises.items():
+        labels = _data.make_noise(study, data, name, 0, data_dir).labels
+        arrays.split(labels, study.settings.validation_split, 0)
+        found[f"noise {name}"] = msgspec.to_builtins(noise)
+        if noise.kind == "human":
+            found[f"noise {name}"]["contents"] = description.fingerprint(labels)
+    _training.build_core(study, data)
+    if ":" in study.settings.model.name:
+        model = description.describe_model(lambda: _training.build_core(study, data))
+        found["code of the model"] = model
+    return data, found
+
+
+def open_store(
+    study: _config.Study,
+    folder: Path,
+    storage: str | None,
+    fingerprints: dict | None = None,
+):
+    """Opens the results of a study, or refuses those of other settings."""
     if storage is None:
         folder.mkdir(parents=True, exist_ok=True)
-        storage = f"sqlite:///{folder / 'study.db'}"
-    settings = {"format": FORMAT, **study.settings}
-    return queue.open_study(
-        queue.check_storage(storage), study.name, settings, grace_period
-    )
+        url = storages.file_url(folder / "study.db")
+    else:
+        url = storages.check_storage(storage)
+    # Those of all cells, which a study keeps while it grows.
+    names = ("epochs", "batch_size", "validation_split", "data", "model", "optimizer")
+    shared = {"format": _config.FORMAT, **{name: study.config[name] for name in names}}
+    del shared["optimizer"]["learning_rates"]
+    return storages.open_study(url, study.name, shared, fingerprints)
 
 
-def records(opened, study: Study) -> list[dict]:
-    """Returns the records of the cells that are trained, in the order of the study."""
-    trials = queue.complete_trials(opened)
-    return [trials[cell].user_attrs[_RECORD] for cell in study.cells if cell in trials]
+def trials_of_cells(opened, study: _config.Study) -> dict:
+    """Returns the cells that are known, each with the trial that is furthest."""
+
+    def progress(trial):
+        is_running = not trial.state.is_finished()
+        return trial.value is not None, is_running, trial.last_step or 0
+
+    trials = sorted(queue.trials_of(opened), key=progress)
+    furthest = {queue.job_of(trial): trial for trial in trials}
+    accuracies = {c: t.value for c, t in furthest.items() if _is_trained(t)}
+    return {cell: furthest.get(cell) for cell in _plan.cells(study, accuracies)}
+
+
+def records(opened, study: _config.Study) -> list[dict]:
+    """Returns the records of the cells that are trained, in the order of the study.
+
+    Their configuration is that of the study as it is now: it has grown, or lost parts.
+    """
+    trials = trials_of_cells(opened, study).values()
+    trained = [trial.user_attrs[_RECORD] for trial in trials if _is_trained(trial)]
+    return [{**record, "config": study.config} for record in trained]
+
+
+def _is_trained(trial):
+    return trial is not None and trial.value is not None
 
 
 def _missing(opened, study):
-    trained = queue.complete_trials(opened)
-    return [cell for cell in study.cells if cell not in trained]
+    trials = trials_of_cells(opened, study)
+    return [cell for cell, trial in trials.items() if not _is_trained(trial)]
 
 
-def _work_in_process(study, folder, storage, data_dir, grace_period):
-    opened = open_store(study, folder, storage, grace_period)
-    _work(opened, study, folder, storage, data_dir, grace_period, exit_with_parent)
+def _done(opened, study):
+    """Returns the number of epochs of all processes, and that of cells in words."""
+    trials = [*filter(None, trials_of_cells(opened, study).values())]
+    trained = sum(map(_is_trained, trials))
+    steps = sum(t.last_step or 0 for t in trials if not _is_trained(t))
+    done = trained * study.settings.epochs + steps
+    return done, f"{trained}/{_plan.count(study)} cells"
 
 
-def _work(opened, study, folder, storage, data_dir, grace_period, on_progress):
-    data = load_data(study, data_dir)
-    cells = study.cells
-    choices = {
-        field: list(dict.fromkeys(getattr(cell, field) for cell in cells))
-        for field in Cell._fields
-    }
+def _work_in_process(study, folder, storage, data_dir, grace_period, message):
+    def on_progress(text):
+        processes.exit_with_parent()
+        message.value = text.encode()[:_LONGEST]
+
+    opened, data = open_store(study, folder, storage), _data.load_data(study, data_dir)
+    _work(opened, study, folder, data, data_dir, grace_period, on_progress)
+
+
+def _work(opened, study, folder, data, data_dir, grace_period, on_progress):
+    trainer = _training.Trainer(study, data)
+
+    @functools.lru_cache(len(study.noises))
+    def noise_of(name, seed):
+        return _data.make_noise(study, data, name, seed, data_dir)
 
     def run_cell(trial, job):
-        cell = Cell(*job)
-        noisy = make_noise(study, data, cell.noise, cell.seed, data_dir)
-        name = cell_name(study, cell)
-        finished, backup = folder / "cells" / f"{name}.json", folder / "backups" / name
-        record = _finished_record(finished)
+        cell = _plan.Cell(*job)
+        name = _file_name(opened, study, cell)
+        finished, backups = folder / "cells" / f"{name}.json", folder / "backups" / name
+        for unfinished in finished.parent.glob(f"[0-9]*-{finished.name}"):
+            unfinished.unlink(missing_ok=True)  # Of a process that was killed.
+        record = files.read_json(finished)
         if record is None:
-            reporter = _Reporter(trial, on_progress)
-            record = train(study, cell, data, noisy, backup, reporter)
+            noisy = noise_of(cell.noise, cell.seed)
+            report = _reporter(trial, on_progress)
+            record = trainer.train(cell, noisy, backups / "backup.npz", report)
             # Kept on disk as well, should the database be away at this moment.
-            write_json(finished, {**record, _DIGEST: _digest(record)})
+            files.write_json(finished, record)
         trial.set_user_attr(_RECORD, record)
         # Not before: until then a kill would cost the whole training.
-        shutil.rmtree(backup, ignore_errors=True)
-        last = record["epochs"]["noisy_accuracy"][-10:]
-        return float(np.mean(last))
+        shutil.rmtree(backups, ignore_errors=True)
+        return arrays.mean_of_last_epochs(record["epochs"]["noisy_accuracy"])
 
-    queue.work(
-        opened,
-        choices,
-        lambda: _missing(opened, study),
-        run_cell,
-        grace_period,
-        on_progress,
-    )
+    missing = functools.partial(_missing, opened, study)
+    queue.work(opened, missing, run_cell, grace_period, on_progress)
 
 
-def _finished_record(path):
-    """Returns the record that a file holds, `None` if it is damaged."""
-    try:
-        record = json.loads(path.read_text())
-        digest = record.pop(_DIGEST)
-        return record if digest == _digest(record) else None
-    except Exception:  # Anything can come of a damaged file.
-        return None
-
-
-def _digest(contents):
-    encoded = json.dumps(contents, sort_keys=True).encode()
-    return hashlib.sha256(encoded).hexdigest()
-
-
-class _Reporter:
-    """Tells the database how far a training is, but not at each short epoch."""
-
-    def __init__(self, trial, on_progress: Callable):
-        self.trial = trial
-        self.on_progress = on_progress
-        self.reported = -np.inf
-
-    def __call__(self, epoch, epochs):
-        now = time.monotonic()
-        if now > self.reported + _REPORT_SECONDS:
-            self.reported = now
-            self.trial.report(epochs["noisy_accuracy"][-1], epoch)
-            self.on_progress()
-
-
-def cell_name(study: Study, cell: Cell) -> str:
+def _file_name(opened, study, cell):
     """Returns a name for files: readable, and another one for each cell.
 
-    Another one for other settings, too: no backup of theirs is taken up.
+    Another one for other settings, too: nothing of theirs is taken up.
     """
-    value = "" if cell.value is None else f"-{cell.value:g}"
-    name = f"{cell.noise}-{cell.loss}-{cell.method}{value}-{cell.seed}"
-    digest = _digest([FORMAT, study.name, study.settings, cell])[:8]
-    return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}-{digest}"
+    settings = storages.stored_settings(opened)
+    shared = {name: settings[name] for name in settings if name[:6] != "noise "}
+    noise = settings[f"noise {cell.noise}"]
+    digest = files.digest([study.name, shared, noise, cell])
+    return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', queue.name_of(cell))}-{digest[:8]}"
 
 
-def estimate(study: Study, data_dir: str | Path | None) -> float:
+def _reporter(trial, on_progress):
+    """Returns what tells the database how far a training is, but not too often."""
+    reported = 0.0
+
+    def report(epoch, epochs):
+        nonlocal reported
+        if time.monotonic() > reported + _REPORT_SECONDS:
+            reported = time.monotonic()
+            trial.report(epochs["noisy_accuracy"][-1], epoch)
+            on_progress("")
+
+    return report
+
+
+def estimate(study: _config.Study, data_dir: str | Path | None) -> float:
     """Returns the seconds that one process needs for a study, from two short epochs.
 
-    The first epoch has the compilation in it, and that is needed for each cell.
+    Compiling is in the first one: cells in a row with the same loss, method and value
+    need it once.
     """
     _check_backend(study)
-    short = Study(study.name, study.folder, {**study.settings, "epochs": 2})
-    data = load_data(study, data_dir)
-    cell = short.cells[0]
-    noisy = make_noise(short, data, cell.noise, cell.seed, data_dir)
+    short = replace(study, settings=msgspec.structs.replace(study.settings, epochs=2))
+    data, _ = _prepare(study, data_dir)
+    cells = _plan.cells(study, {})
+    noisy = _data.make_noise(short, data, cells[0].noise, 0, data_dir)
     with tempfile.TemporaryDirectory() as folder:
-        backups = Path(folder) / "backups"
-        record = train(short, cell, data, noisy, backups, lambda *_: None)
+        backup = Path(folder) / "backup.npz"
+        record = _training.Trainer(short, data).train(
+            cells[0], noisy, backup, lambda *_: None
+        )
     second = record["epochs"]["seconds"][1]
-    start_up = record["seconds"] - second
-    seconds = start_up + (study.settings["epochs"] - 1) * second
-    return len(study.cells) * seconds
+    compiled = len([*itertools.groupby(cells, lambda c: (c.loss, c.method, c.value))])
+    start_up = (record["seconds"] - 2 * second) * compiled / len(cells)
+    return _plan.count(study) * (start_up + study.settings.epochs * second)

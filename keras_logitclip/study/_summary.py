@@ -1,257 +1,161 @@
-"""From records of trained cells to the numbers of the papers' tables."""
+"""From records of trained cells to the numbers of a report."""
 
-import itertools
-import math
-import re
-import statistics
-from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
+
+from keras_logitclip._jobs.arrays import mean_of_last_epochs
 from keras_logitclip.losses.presets import PRESETS
 from keras_logitclip.study._config import FORMAT
+from keras_logitclip.study._config import Candidate
+from keras_logitclip.study._plan import METHODS
+from keras_logitclip.study._plan import choose
 
-# The papers report the mean of the last epochs, not the best epoch, which clean test
-# labels would have to pick.
-LAST_EPOCHS = 10
-METHODS = ("plain", "tau", "value_limit", "norm_penalty")
-
-# Accuracies are shares of samples: what is closer than this is equal but for rounding.
-_DIGITS = 9
-
-
-class Score(NamedTuple):
-    """What one training reached, as means of its last epochs.
-
-    Attributes:
-        accuracy: Accuracy on the clean test set.
-        best_epoch: The same of the epoch in which it was best.
-        noisy_accuracy: Accuracy on held-out samples with noisy labels, or `None`.
-        memorized: Share of the wrong labels that the model predicts, or `None`.
-        recovered: Share of the samples with a wrong label for which the model
-            predicts the true class, or `None`.
-    """
-
-    accuracy: float
-    best_epoch: float
-    noisy_accuracy: float | None
-    memorized: float | None
-    recovered: float | None
+METHOD = ["noise", "loss", "method"]
+CANDIDATE = [*METHOD, "value", "learning_rate"]
+_CELL = [*CANDIDATE, "seed"]
+_LAST_EPOCHS = ["accuracy", "noisy_accuracy", "memorized", "recovered"]
+_DIGITS = 9  # Accuracies that are closer than this are equal but for rounding.
 
 
-class Summary(NamedTuple):
-    """One setting over its seeds.
+class Results(NamedTuple):
+    """The numbers of a study: tables of pandas, in the order of a report."""
 
-    Attributes:
-        noise, loss, method, value: The setting; `value` is `None` for "plain".
-        seeds: How many.
-        mean: Mean test accuracy.
-        std: Its sample standard deviation, `None` for a single seed.
-        standard_error: The standard error of `mean`, `None` for a single seed.
-        best_epoch, noisy_accuracy, memorized, recovered: Means of the scores.
-    """
-
-    noise: str
-    loss: str
-    method: str
-    value: float | None
-    seeds: int
-    mean: float
-    std: float | None
-    standard_error: float | None
-    best_epoch: float
-    noisy_accuracy: float | None
-    memorized: float | None
-    recovered: float | None
+    epochs: pd.DataFrame  # A row for each epoch of each training.
+    cells: pd.DataFrame  # A row for each training.
+    summary: pd.DataFrame  # A row for each candidate, over its seeds.
+    chosen: pd.DataFrame  # Of each method, the row that noisy validation chooses.
+    by_rate: pd.DataFrame  # The same of each rate, over the seeds that all have.
+    by_value: pd.DataFrame  # The same of each value.
 
 
-class Result(NamedTuple):
-    """What a method reached for a noise and a loss.
-
-    Attributes:
-        chosen: The summary with the value that noisy validation chooses, `None` if
-            there are several values and no noisy accuracies.
-        hindsight: The summary with the best value by the clean test labels.
-        gain: By how much `chosen` is better than without the method, `None`
-            without one of the two.
-        gain_error: The standard error of `gain`, `None` if one has a single seed.
-        verdict: "helps" or "hurts" if the gain is beyond one standard error, else
-            "same", `None` if the standard error is unknown.
-    """
-
-    chosen: Summary | None
-    hindsight: Summary
-    gain: float | None
-    gain_error: float | None
-    verdict: str | None
-
-
-def in_order(records: Iterable[dict]) -> list[dict]:
-    """Returns the records of one study in the order of a report.
-
-    Raises:
-        ValueError: If a record is not what a study writes, a cell is there twice,
-            or the records are of several studies.
-    """
+def evaluate(records: Iterable[dict]) -> Results:
+    """Returns the numbers of a study, the same for any order of its records."""
     records = list(records)
-    for record in records:
-        _check(record)
-    studies = sorted({record["study"] for record in records})
+    formats = {record.get("format") for record in records}
+    if formats != {FORMAT}:
+        raise ValueError(f"Expected records of format {FORMAT}. Received: {formats}")
+    records = sorted(records, key=_order)
+    cells = _table(records, _scores)
+    studies = [*cells.study.unique()]
     if len(studies) > 1:
         raise ValueError(f"Expected records of one study. Received those of: {studies}")
-    counts = Counter((*setting(record), record["seed"]) for record in records)
-    repeated = [cell for cell, count in counts.items() if count > 1]
+    repeated = cells[cells.duplicated(_CELL)][_CELL].values.tolist()
     if repeated:
-        raise ValueError(
-            "Expected one record for each cell. Received several for (noise, loss, "
-            f"method, value, seed): {sorted(repeated, key=repr)}"
-        )
-    return sorted(records, key=_order)
-
-
-def setting(record: dict) -> tuple:
-    """Returns what all seeds of a setting have in common."""
-    return tuple(record[name] for name in ("noise", "loss", "method", "value"))
-
-
-def loss_order(name: str) -> tuple:
-    """Returns the sort key of a loss: the presets in their order, then others."""
-    names = [*PRESETS]
-    return (names.index(name) if name in PRESETS else len(names), name)
-
-
-def score(record: dict) -> Score:
-    """Returns what the training of a record reached."""
-    epochs = record["epochs"]
-
-    def last(name):
-        return _mean(epochs[name][-LAST_EPOCHS:])
-
-    return Score(
-        last("accuracy"),
-        max(_defined(epochs["accuracy"])),
-        last("noisy_accuracy"),
-        last("memorized"),
-        last("recovered"),
+        raise ValueError(f"Expected one record of each cell. Received more: {repeated}")
+    candidates = cells.groupby(CANDIDATE, sort=False, dropna=False).ngroup()
+    numbered = cells.assign(candidate=candidates)
+    shared = _of_shared_seeds(numbered)
+    summary, comparable = _over_seeds(numbered), _over_seeds(shared)
+    choice = _best(numbered, METHOD)
+    hindsight = _best(numbered, METHOD, "accuracy")
+    for rows in (summary, comparable):
+        rows["chosen"] = rows.index.isin(choice).astype(int)
+        rows["hindsight"] = rows.index.isin(hindsight).astype(int)
+    chosen = _compared(summary.loc[choice])
+    best = comparable.groupby(METHOD)["mean"].transform("max")
+    return Results(
+        _epochs(records),
+        cells,
+        summary.assign(**chosen[["gain", "gain_error", "verdict"]]),
+        chosen.assign(cost=best - comparable["mean"]),
+        comparable.loc[_best(shared, [*METHOD, "learning_rate"])],
+        _compared(comparable.loc[_best(shared, [*METHOD, "value"])]),
     )
-
-
-def summarize(records: Iterable[dict]) -> list[Summary]:
-    """Returns a summary for each setting, in the order of a report."""
-    return [
-        _summary(key, [score(record) for record in cells])
-        for key, cells in itertools.groupby(in_order(records), setting)
-    ]
-
-
-def compare(summaries: list[Summary]) -> dict[tuple[str, str, str], Result]:
-    """Returns the result of each noise, loss and method.
-
-    The value of a method is the one with the best accuracy on held-out noisy labels,
-    the larger one of equals: a user has no clean labels to choose it with.
-    """
-    plain = {(row.noise, row.loss): row for row in summaries if row.method == "plain"}
-    groups = itertools.groupby(summaries, lambda row: (row.noise, row.loss, row.method))
-    results = {}
-    for key, rows in groups:
-        rows = list(rows)
-        chosen = _choose(rows)
-        gain, error = _gain(chosen, plain.get(key[:2]))
-        hindsight = max(rows, key=lambda row: (round(row.mean, _DIGITS), row.value))
-        results[key] = Result(chosen, hindsight, gain, error, _verdict(gain, error))
-    return results
-
-
-def _check(record):
-    if record.get("format") != FORMAT:
-        raise ValueError(
-            f"Expected records of format {FORMAT}. "
-            f"Received: format={record.get('format')!r}"
-        )
-    *_, method, value = cell = setting(record)
-    if method not in METHODS:
-        raise ValueError(
-            f"Expected a record with one of the methods {METHODS}. Received: {cell}"
-        )
-    if value is not None if method == "plain" else not _is_positive(value):
-        raise ValueError(
-            "Expected a record with a value greater than zero, or with `None` for "
-            f"the method 'plain'. Received: {cell}"
-        )
-    if _mean(record["epochs"]["accuracy"][-LAST_EPOCHS:]) is None:
-        raise ValueError(
-            "Expected a record with test accuracies in its last epochs. Received "
-            f"none for {cell}, seed {record['seed']}"
-        )
-
-
-def _is_positive(value):
-    return isinstance(value, int | float) and value > 0
 
 
 def _order(record):
-    noise, loss, method, value = setting(record)
-    # Splits at numbers, which makes every second part one: "0.9" before "0.10".
-    parts = re.split(r"(\d+(?:\.\d+)?)", noise)
-    parts[1::2] = map(float, parts[1::2])
+    noise, loss, method, value, *others = (record[name] for name in _CELL)
     return (
-        (noise != "clean", parts, noise),
-        loss_order(loss),
-        METHODS.index(method),
-        value or 0,
-        record["seed"],
+        *(noise != "clean", noise, [*PRESETS, loss].index(loss), loss),
+        *(METHODS.index(method), float(value or 0), *others),
     )
 
 
-def _defined(values):
-    return [value for value in values if value is not None and not math.isnan(value)]
+def _table(records, columns):
+    """A table with a row for each record: its cell, and the columns made of it."""
+    cells = ({name: record[name] for name in ("study", *_CELL)} for record in records)
+    rows = [cell | columns(of) for cell, of in zip(cells, records, strict=True)]
+    return pd.DataFrame(rows).astype({"value": float})
 
 
-def _mean(values):
-    """The mean of what is defined, `None` if nothing is."""
-    values = _defined(values)
-    return statistics.fmean(values) if values else None
+def _epochs(records):
+    def columns(record):
+        epochs = dict(record["epochs"])
+        loss = epochs.pop("loss")  # Another column has the name of the loss.
+        return {"epoch": [*range(1, len(loss) + 1)], "training_loss": loss, **epochs}
+
+    table = _table(records, columns)
+    lists = [*table.columns[1 + len(_CELL) :]]
+    types = dict.fromkeys(lists, float) | {"epoch": int}
+    return table.explode(lists, ignore_index=True).astype(types)
 
 
-def _summary(key, scores):
-    accuracies = [score.accuracy for score in scores]
-    seeds = len(scores)
-    std = statistics.stdev(accuracies) if seeds > 1 else None
-    return Summary(
-        *key,
-        seeds=seeds,
-        mean=_mean(accuracies),
-        std=std,
-        standard_error=None if std is None else std / math.sqrt(seeds),
-        **{
-            name: _mean([getattr(score, name) for score in scores])
-            for name in Score._fields[1:]
-        },
+def _scores(record):
+    curves = {name: np.array(record["epochs"][name], float) for name in _LAST_EPOCHS}
+    accuracy, noisy_accuracy = curves["accuracy"], curves["noisy_accuracy"]
+    return {
+        "noise_rate": record["noise_rate"],
+        **{name: mean_of_last_epochs(curve) for name, curve in curves.items()},
+        "stopped_accuracy": accuracy[noisy_accuracy.argmax()],
+        "best_accuracy": accuracy.max(),
+        "epochs": len(accuracy),
+        "seconds": record["seconds"],
+    }
+
+
+def _of_shared_seeds(cells):
+    """The cells with the seeds that all candidates of a loss have; all if none."""
+    loss = METHOD[:2]
+    candidates = cells.groupby(loss).candidate.transform("nunique")
+    shared = cells.groupby([*loss, "seed"]).candidate.transform("size") == candidates
+    any_shared = cells.assign(shared=shared).groupby(loss).shared.transform("any")
+    return cells[shared | ~any_shared]
+
+
+def _best(cells, by, accuracy="noisy_accuracy"):
+    """The candidate with the best accuracy in each group."""
+    best = []
+    for _, group in cells.groupby(by, sort=False, dropna=False):
+        accuracies, numbers = {}, {}
+        for row in group.itertuples():
+            value = None if row.method == "plain" else row.value
+            candidate = Candidate(value, row.learning_rate)
+            accuracies.setdefault(candidate, {})[row.seed] = getattr(row, accuracy)
+            numbers[candidate] = row.candidate
+        best.append(numbers[choose(accuracies)])
+    return best
+
+
+def _over_seeds(cells):
+    """A row for each candidate, with means over its seeds."""
+    means = [*_LAST_EPOCHS[1:], "stopped_accuracy", "best_accuracy"]
+    rows = cells.groupby("candidate").agg(
+        **{name: (name, "first") for name in CANDIDATE},
+        seeds=("seed", "size"),
+        mean=("accuracy", "mean"),
+        std=("accuracy", "std"),
+        standard_error=("accuracy", "sem"),
+        **{name: (name, "mean") for name in means},
+    )
+    rate, rates = rows.learning_rate, rows.groupby(METHOD).learning_rate
+    low, high = rates.transform("min"), rates.transform("max")
+    return rows.assign(
+        trials=rates.transform("size"),
+        at_edge=((low < high) & ((rate == low) | (rate == high))).astype(int),
     )
 
 
-def _choose(rows):
-    if len(rows) == 1:
-        return rows[0]
-    rated = [row for row in rows if row.noisy_accuracy is not None]
-    return max(
-        rated,
-        key=lambda row: (round(row.noisy_accuracy, _DIGITS), row.value),
-        default=None,
-    )
-
-
-def _gain(row, plain):
-    if row is None or plain is None or row is plain:
-        return None, None
-    errors = (row.standard_error, plain.standard_error)
-    error = None if None in errors else math.hypot(*errors)
-    return row.mean - plain.mean, error
-
-
-def _verdict(gain, error):
-    if error is None:
-        return None
-    if round(abs(gain) - error, _DIGITS) <= 0:
-        return "same"
-    return "helps" if gain > 0 else "hurts"
+def _compared(rows):
+    """Adds by how much each row is better than the loss alone, and a verdict."""
+    is_plain = rows.method == "plain"
+    plain = rows[is_plain].set_index(METHOD[:2])[["mean", "standard_error"]]
+    both = rows.join(plain.add_prefix("plain_"), METHOD[:2])
+    gain = (both["mean"] - both.plain_mean).mask(is_plain)
+    error = np.hypot(both.standard_error, both.plain_standard_error).mask(is_plain)
+    beyond = (gain.abs() - error).round(_DIGITS) > 0
+    cases = [error.isna(), beyond & (gain > 0), beyond]
+    verdict = np.select(cases, ["", "helps", "hurts"], "same")
+    return rows.assign(gain=gain, gain_error=error, verdict=verdict)

@@ -1,374 +1,261 @@
-"""The training of one cell, which can be killed and goes on at its last backup."""
+"""The training of cells, each of which can be killed and goes on at its last backup."""
 
 import contextlib
 import datetime
 import gc
-import importlib.metadata
+import importlib
 import json
 import logging
 import math
-import os
 import subprocess
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
+from functools import cache
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
+from keras.ops import convert_to_numpy
 
-from keras_logitclip._labels import look_like_probabilities
+import keras_logitclip
+from keras_logitclip import losses
+from keras_logitclip._jobs import arrays
+from keras_logitclip._jobs import files
+from keras_logitclip.callbacks import MemorizationMonitor
+from keras_logitclip.losses.presets import PRESETS
+from keras_logitclip.losses.presets import has_few_classes
 from keras_logitclip.noise import NoisyLabels
+from keras_logitclip.study import _config
+from keras_logitclip.study import _data
 from keras_logitclip.study import models
-from keras_logitclip.study._config import FORMAT
-from keras_logitclip.study._config import Cell
-from keras_logitclip.study._config import Study
-from keras_logitclip.study._config import make_optimizer
-from keras_logitclip.study._data import Data
-from keras_logitclip.study._data import import_function
-from keras_logitclip.study._losses import l1_weight
-from keras_logitclip.study._losses import make_loss
-from keras_logitclip.tuning._checks import split
+from keras_logitclip.study._plan import Cell
 
-# How many samples with a wrong label to follow, at most.
+# How many training samples to follow, half of them with a wrong label.
 _FOLLOWED = 2000
 _PREDICT_BATCH = 1000
 # A backup after so many times the time that the last one took.
 _BACKUP_INTERVAL = 20
 
 
-class Lookup(keras.layers.Layer):
-    """Samples by their positions, so that all of them stay on the device.
+class Trainer:
+    """Trains cells of a study, one after the other.
 
-    They are a weight, for only weights are handed to a compiled step without being
-    copied into it.
+    A cell with the loss, method and value of the one before is trained with its
+    compiled model: all else is in the variables, and compiling takes longer than many
+    a training.
     """
 
-    def __init__(self, samples, scale, offset):
-        super().__init__()
-        self.samples = self.add_weight(
-            shape=samples.shape,
-            dtype=samples.dtype.name,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(samples),
-            trainable=False,
-            autocast=False,
+    def __init__(self, study: _config.Study, data: _data.Data):
+        self.study = study
+        self.data = data
+        self.samples = data.inputs(np.concatenate([data.x_train, data.x_test]))
+        self.compiled_for = self.model = self.optimizer_state = None
+
+    def train(
+        self, cell: Cell, noisy: NoisyLabels, backup: Path, on_epoch_end: Callable
+    ) -> dict:
+        """Trains a cell on noisy labels, and returns its record.
+
+        It calls `on_epoch_end` with the number of epochs and what was measured, before
+        the backup: what that raises for a training that others took over keeps their
+        backup as it is.
+        """
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        start = time.perf_counter()
+        epochs, earlier_seconds = self._fit(cell, noisy, backup, on_epoch_end)
+        return {
+            "format": _config.FORMAT,
+            "study": self.study.name,
+            **cell._asdict(),
+            "value": "inf" if cell.value == math.inf else cell.value,
+            "noise_rate": noisy.rate,
+            "transition": noisy.transition.round(6).tolist(),
+            "epochs": epochs,
+            "seconds": earlier_seconds + time.perf_counter() - start,
+            "config": self.study.config,
+            **_versions(),
+            "started": started,
+        }
+
+    def _fit(self, cell, noisy, backup, on_epoch_end):
+        """Returns what was measured, and the seconds of epochs before a kill."""
+        settings = self.study.settings
+        share = settings.validation_split
+        rows, held_out = arrays.split(noisy.labels, share, cell.seed)
+        # A last batch of another size would be compiled again for each seed.
+        seen = len(rows) - len(rows) % min(settings.batch_size, len(rows))
+        measure = self._measurements(noisy, rows, held_out, cell.seed)
+        model = self._fresh_model(cell)
+        variables = [*model.weights, *model.optimizer.variables]
+        epochs = _restore(backup, variables)
+        earlier_seconds, next_backup = sum(epochs.get("seconds", [])), 0.0
+        # Not before `fit`, which draws random numbers the first time.
+        seed_layers = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: _seed_layers(model, cell.seed, epoch)
         )
-        self.scale = scale
-        self.offset = offset
+        for epoch in range(len(epochs.get("loss", [])), settings.epochs):
+            start = time.perf_counter()
+            model.optimizer.learning_rate = _config.learning_rate(
+                settings.optimizer, cell.learning_rate, epoch, settings.epochs
+            )
+            order = rows[arrays.epoch_order(cell.seed, epoch, len(rows))[:seen]]
+            fitted = model.fit(
+                self.samples[order],
+                noisy.labels[order],
+                batch_size=settings.batch_size,
+                shuffle=False,
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                callbacks=[seed_layers],
+                verbose=0,
+            )
+            measured = {"loss": fitted.history["loss"][0], **measure(model)}
+            measured["seconds"] = time.perf_counter() - start
+            for name, value in measured.items():
+                number = float(value) if math.isfinite(value) else None
+                epochs.setdefault(name, []).append(number)
+            on_epoch_end(epoch + 1, epochs)
+            if (start := time.perf_counter()) >= next_backup:
+                _save(backup, variables, epochs)
+                seconds = time.perf_counter() - start
+                next_backup = start + _BACKUP_INTERVAL * seconds
+        return epochs, earlier_seconds
 
-    def call(self, positions):
-        samples = ops.take(self.samples, positions, axis=0)
-        samples = ops.cast(samples, self.compute_dtype)
-        scale = ops.cast(self.scale, self.compute_dtype)
-        return samples * scale + ops.cast(self.offset, self.compute_dtype)
+    def _measurements(self, noisy, rows, held_out, seed):
+        """Returns a function of the model that measures what a study reports."""
+        monitor = MemorizationMonitor(
+            self.samples[rows],
+            NoisyLabels(noisy.labels[rows], noisy.clean[rows], noisy.num_classes),
+            sample_size=_FOLLOWED,
+            batch_size=_PREDICT_BATCH,
+            seed=seed,
+        )
+        test = np.arange(len(self.data.x_train), len(self.samples))
+        expected = np.concatenate([self.data.y_test, noisy.labels[held_out]])
+        # Of the size of the monitor's, so that one size is compiled.
+        size = len(monitor.batches[0])
+        shape = (-(-len(expected) // size), size)
+        batches = np.resize(np.concatenate([test, held_out]), shape)
 
-    def compute_output_shape(self, shape):
-        return (*shape, *self.samples.shape[1:])
+        def measure(model):
+            outputs = [model.predict_on_batch(self.samples[batch]) for batch in batches]
+            logits = np.concatenate(outputs)[: len(expected)]
+            correct = np.argmax(logits, axis=-1) == expected
+            norms = np.linalg.norm(logits[: len(test)].astype("float64"), axis=-1)
+            return {
+                "accuracy": correct[: len(test)].mean(),
+                "noisy_accuracy": correct[len(test) :].mean(),
+                **monitor.measure(model),
+                "logit_norm": norms.mean(),
+            }
+
+        return measure
+
+    def _fresh_model(self, cell):
+        """Returns the compiled model, with all variables as a training begins."""
+        keras.utils.set_random_seed(cell.seed)
+        model = build_core(self.study, self.data)
+        compiled_for = (cell.loss, cell.method, cell.value)
+        if self.compiled_for != compiled_for:
+            self.model = None
+            gc.collect()  # Compiled functions refer to the model, and it to them.
+            self._compile(model, cell)
+            self.compiled_for, self.model = compiled_for, model
+            state = model.optimizer.variables
+            self.optimizer_state = [convert_to_numpy(variable) for variable in state]
+        self.model.set_weights(model.get_weights())
+        _assign(self.model.optimizer.variables, self.optimizer_state)
+        return self.model
+
+    def _compile(self, model, cell):
+        settings, classes = self.study.settings.optimizer, self.data.num_classes
+        optimizer = _config.make_optimizer(settings, cell.learning_rate)
+        weight = PRESETS[cell.loss].l1[not has_few_classes(classes)]
+        if weight:
+            # As the paper does it: the penalty instead of weight decay.
+            optimizer.weight_decay = None
+            for variable in model.trainable_variables:
+                variable.regularizer = keras.regularizers.L1(weight)
+        model.compile(optimizer, make_loss(cell, classes))
+        model.optimizer.build(model.trainable_variables)
 
 
-class Positions(keras.utils.PyDataset):
-    """Batches of positions with labels, in an order that the epoch decides."""
-
-    def __init__(self, positions, labels, batch_size):
-        super().__init__()
-        self.positions = positions
-        self.labels = labels
-        self.batch_size = batch_size
-        self.order = np.arange(len(labels))
-
-    def __len__(self):
-        return -(-len(self.labels) // self.batch_size)
-
-    def __getitem__(self, index):
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.positions[rows], self.labels[rows]
-
-
-class Randomness(keras.callbacks.Callback):
-    """Lets the epoch decide the order of samples, dropout and augmentation.
+def _seed_layers(model, seed, epoch):
+    """Lets the epoch decide dropout and augmentation.
 
     Not random states that go on from epoch to epoch, some of which no backup could
-    hold: a resumed training draws what it would have drawn. Not in
-    `PyDataset.on_epoch_end`, which Keras also calls before the first epoch.
+    hold: a resumed training draws what it would have drawn.
     """
-
-    def __init__(self, batches: Positions, seed: int):
-        super().__init__()
-        self.batches = batches
-        self.seed = seed
-
-    def on_epoch_begin(self, epoch, logs=None):
-        rng = np.random.default_rng((self.seed, epoch))
-        self.batches.order = rng.permutation(len(self.batches.labels))
-        # PyTorch's dropout draws with its global state.
+    rng = np.random.default_rng((seed, epoch, 1))
+    if keras.config.backend() == "torch":  # Its dropout draws with a global state.
         keras.utils.set_random_seed(int(rng.integers(2**31)))
-        weights = {id(variable) for variable in self.model.weights}
-        for variable in self.model.variables:
-            if id(variable) not in weights:
-                state = rng.integers(2**31, size=variable.shape)
-                variable.assign(state.astype(variable.dtype))
+    weights = {id(variable) for variable in model.weights}
+    for variable in model.variables:
+        if id(variable) not in weights:
+            state = rng.integers(2**31, size=variable.shape)
+            variable.assign(state.astype(variable.dtype))
 
 
-class Recorder(keras.callbacks.Callback):
-    """Measures after each epoch what a study reports.
+def _save(path, variables, epochs):
+    """Saves all of it in one file, so that no kill leaves the parts apart.
 
-    Args:
-        positions: Positions of the samples to predict, by what they are for.
-        expected: Their labels: the clean ones of `"test"` and `"recovered"`, the
-            noisy ones of `"held_out"` and `"memorized"`.
-        epochs: What was measured before the training was resumed.
+    Not in HDF5, whose library can crash when the disk is full.
     """
-
-    def __init__(self, positions, expected, epochs):
-        super().__init__()
-        names = ("test", "held_out", "wrong")
-        ends = np.cumsum([len(positions[name]) for name in names])
-        self.parts = dict(
-            zip(names, np.split(np.arange(ends[-1]), ends[:-1]), strict=True)
-        )
-        every = np.concatenate([positions[name] for name in names])
-        num_batches = -(-len(every) // _PREDICT_BATCH)
-        # Of one size, which is compiled once; the last one begins anew.
-        self.batches = np.resize(every, (num_batches, -(-len(every) // num_batches)))
-        self.expected = expected
-        self.epochs = epochs
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        outputs = [self.model.predict_on_batch(batch) for batch in self.batches]
-        logits = np.concatenate(outputs)
-        if look_like_probabilities(logits):
-            raise ValueError(
-                "Expected a model that returns logits. Received: one that returns "
-                "probabilities. Remove the softmax from its last layer"
-            )
-        predicted = np.argmax(logits, axis=-1)
-        of = {name: predicted[rows] for name, rows in self.parts.items()}
-        norms = np.linalg.norm(logits[self.parts["test"]].astype("float64"), axis=-1)
-        measured = {
-            "loss": logs["loss"],
-            "accuracy": _share(of["test"] == self.expected["test"]),
-            "noisy_accuracy": _share(of["held_out"] == self.expected["held_out"]),
-            "memorized": _share(of["wrong"] == self.expected["memorized"]),
-            "recovered": _share(of["wrong"] == self.expected["recovered"]),
-            "logit_norm": norms.mean(),
-            "seconds": time.perf_counter() - self.start,
-        }
-        for name, value in measured.items():
-            self.epochs.setdefault(name, []).append(_json_number(value))
+    values = {f"variable {i}": convert_to_numpy(v) for i, v in enumerate(variables)}
+    with files.replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, epochs=json.dumps(epochs), **values)
 
 
-class Backup(keras.callbacks.Callback):
-    """Saves weights, optimizer and measurements, so that no kill leaves them apart.
-
-    Not `keras.callbacks.BackupAndRestore`, which writes weights and epoch to two
-    files: killed between them, an epoch would be trained twice. Not in HDF5, whose
-    library can crash when the disk is full.
-    """
-
-    def __init__(self, folder: Path, epochs: dict):
-        super().__init__()
-        self.path = folder / "backup.npz"
-        self.epochs = epochs
-        self.not_before = 0.0
-
-    def restore(self, model) -> int:
-        """Returns the epoch to go on with.
-
-        Raises:
-            Exception: Of many types, if the file is damaged.
-        """
-        if not self.path.exists():
-            return 0
-        model.optimizer.build(model.trainable_variables)
+def _restore(path, variables):
+    """Restores the variables; returns what was measured in the epochs before."""
+    try:
         # NumPy itself would leave a file open that it cannot read.
-        with self.path.open("rb") as file, np.load(file) as saved:
+        with path.open("rb") as file, np.load(file) as saved:
             if any(member.compress_type for member in saved.zip.infolist()):
                 raise ValueError("It is compressed, and could be of any size.")
             epochs = json.loads(str(saved["epochs"]))
-            first_epoch = len(epochs["loss"])
-            for name, variable in _state(model).items():
-                variable.assign(saved[name])
-        self.epochs.update(epochs)
-        return first_epoch
-
-    def on_epoch_end(self, epoch, logs=None):
-        start = time.perf_counter()
-        if start < self.not_before:
-            return
-        arrays = {
-            name: keras.ops.convert_to_numpy(variable)
-            for name, variable in _state(self.model).items()
-        }
-        with _replacing(self.path) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, epochs=json.dumps(self.epochs), **arrays)
-        end = time.perf_counter()
-        self.not_before = end + _BACKUP_INTERVAL * (end - start)
-
-
-def _state(model):
-    """Returns the variables that a training changes, by the names in a backup."""
-    variables = [
-        variable
-        for layer in model.layers
-        if not isinstance(layer, Lookup)
-        for variable in layer.weights
-    ]
-    variables += model.optimizer.variables
-    return {f"variable {i}": variable for i, variable in enumerate(variables)}
-
-
-def write_json(path: Path, contents) -> None:
-    """Writes a file that is there as a whole or not at all."""
-    with _replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(contents, allow_nan=False))
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, and then puts the file in the place of another."""
-    unfinished = path.with_name(f"{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OSError(
-            f"Cannot write {path}: {error}. What is done is kept, and the same call "
-            "goes on with it."
-        ) from error
-
-
-def _share(correct):
-    return np.mean(correct) if len(correct) else math.nan
-
-
-def _json_number(value):
-    return float(value) if math.isfinite(value) else None
-
-
-def train(
-    study: Study,
-    cell: Cell,
-    data: Data,
-    noisy: NoisyLabels,
-    folder: Path,
-    on_epoch_end: Callable[[int, dict], None],
-) -> dict:
-    """Trains a cell, and returns its record.
-
-    Args:
-        study: The study.
-        cell: Which cell of it.
-        data: The samples.
-        noisy: The labels to train on.
-        folder: Where to keep what a killed training needs to go on. Who has stored
-            the record can remove it.
-        on_epoch_end: Called with the number of epochs so far, and what was measured,
-            before the backup: what it raises for a training that others took over
-            keeps their backup as it is.
-    """
-    started = datetime.datetime.now(datetime.UTC)
-    start = time.perf_counter()
-    epochs, earlier_seconds = _fit(study, cell, data, noisy, folder, on_epoch_end)
-    gc.collect()  # Compiled functions refer to the model, and it to them.
-    return {
-        "format": FORMAT,
-        "study": study.name,
-        **cell._asdict(),
-        "noise_rate": noisy.rate,
-        "transition": noisy.transition.round(6).tolist(),
-        "epochs": epochs,
-        "seconds": earlier_seconds + time.perf_counter() - start,
-        "config": study.settings,
-        "versions": versions(),
-        "commit": commit(),
-        "started": started.isoformat(timespec="seconds"),
-    }
-
-
-def _fit(study, cell, data, noisy, folder, on_epoch_end):
-    """Returns what was measured, and the seconds of epochs trained before a kill."""
-    settings = study.settings
-    rows, held_out = split(noisy.labels, settings["validation_split"], cell.seed)
-    steps_per_epoch = -(-len(rows) // settings["batch_size"])
-    epochs = {}
-    backup = Backup(folder, epochs)
-    model, first_epoch = _restored_model(study, cell, data, steps_per_epoch, backup)
-    earlier_seconds = sum(epochs.get("seconds", []))
-    if first_epoch < settings["epochs"]:
-        batches = Positions(
-            rows.astype("int32"), noisy.labels[rows], settings["batch_size"]
-        )
-        model.fit(
-            batches,
-            shuffle=False,  # Keras would do so with a random state of its own.
-            epochs=settings["epochs"],
-            initial_epoch=first_epoch,
-            callbacks=[
-                Randomness(batches, cell.seed),
-                _recorder(data, noisy, rows, held_out, cell.seed, epochs),
-                keras.callbacks.LambdaCallback(
-                    on_epoch_end=lambda epoch, logs: on_epoch_end(epoch + 1, epochs)
-                ),
-                backup,
-            ],
-            verbose=0,
-        )
-    return epochs, earlier_seconds
-
-
-def _restored_model(study, cell, data, steps_per_epoch, backup):
-    model = _compiled_model(study, cell, data, steps_per_epoch)
-    try:
-        return model, backup.restore(model)
-    except Exception as error:
+            values = [saved[f"variable {i}"] for i in range(len(variables))]
+        shapes = [tuple(variable.shape) for variable in variables]
+        if not len(epochs["loss"]) or [value.shape for value in values] != shapes:
+            raise ValueError("It is of another training.")
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # Anything can come of a damaged file.
         logging.getLogger(__name__).warning(
             "The backup %s cannot be used; the cell is trained from the start. %s",
-            backup.path,
+            path,
             error,
         )
-        return _compiled_model(study, cell, data, steps_per_epoch), 0
+        return {}
+    _assign(variables, values)
+    return epochs
 
 
-def _compiled_model(study, cell, data, steps_per_epoch):
-    settings = study.settings
-    keras.utils.set_random_seed(cell.seed)
-    core = build_core(study, data)
-    lookup = Lookup(
-        np.concatenate([data.x_train, data.x_test]), data.scale, data.offset
-    )
-    positions = keras.Input((), dtype="int32")
-    model = keras.Model(positions, core(lookup(positions)))
-    optimizer = make_optimizer(
-        settings["optimizer"], settings["epochs"] * steps_per_epoch
-    )
-    weight = l1_weight(cell, data.num_classes)
-    if weight:
-        # As the paper does it: the penalty instead of weight decay.
-        optimizer.weight_decay = None
-        for variable in model.trainable_variables:
-            variable.regularizer = keras.regularizers.L1(weight)
-    model.compile(optimizer, make_loss(cell, data.num_classes))
-    return model
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
-def build_core(study: Study, data: Data) -> keras.Model:
-    """Builds the model of a study, from samples to logits.
+def make_loss(cell: Cell, num_classes: int) -> keras.losses.Loss:
+    """Returns the loss with the values of its paper, clipped as the cell says."""
+    wrap = {
+        "plain": lambda loss, value: loss,
+        "tau": losses.LogitClipLoss,
+        "normalized_tau": partial(losses.LogitClipLoss, normalize_gradient=True),
+        "value_limit": losses.LogitValueClip,
+        "norm_penalty": losses.NormPenalty,
+    }
+    return wrap[cell.method](losses.preset(cell.loss, num_classes), cell.value)
 
-    Raises:
-        ValueError: If there is none of that name, with such arguments or outputs.
-    """
-    arguments = dict(study.settings["model"])
-    name = arguments.pop("name")
+
+def build_core(study: _config.Study, data: _data.Data) -> keras.Model:
+    """Builds the model of a study, from samples to logits."""
+    name, arguments = study.settings.model.name, study.settings.model.arguments
     shape = data.x_train.shape[1:]
     if name in models.MODELS:
         return models.build(name, shape, data.num_classes, **arguments)
-    model = import_function(study, name)(shape, data.num_classes, **arguments)
+    model = _data.import_function(study, name)(shape, data.num_classes, **arguments)
     if not isinstance(model, keras.Model) or model.compiled:
         raise ValueError(
             f"Expected {name!r} to return a model that is not compiled. Received: "
@@ -383,45 +270,16 @@ def build_core(study: Study, data: Data) -> keras.Model:
     return model
 
 
-def _recorder(data, noisy, rows, held_out, seed, epochs):
-    wrong = rows[noisy.flipped[rows]]
-    wrong = np.random.default_rng(seed).permutation(wrong)[:_FOLLOWED]
-    test = np.arange(len(data.x_test)) + len(data.x_train)
-    positions = {"test": test, "held_out": held_out, "wrong": wrong}
-    return Recorder(
-        {name: rows.astype("int32") for name, rows in positions.items()},
-        {
-            "test": data.y_test,
-            "held_out": noisy.labels[held_out],
-            "memorized": noisy.labels[wrong],
-            "recovered": noisy.clean[wrong],
-        },
-        epochs,
-    )
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of what the results depend on."""
-    backend = {"tensorflow": ("tensorflow", "tensorflow-cpu")}.get(
-        keras.config.backend(), (keras.config.backend(),)
-    )
-    found = {}
-    for name in ("keras-logitclip", "keras", "numpy", *backend):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+@cache
+def _versions():
+    """Returns the versions that results depend on, and the commit if there is one."""
+    backend = importlib.import_module(keras.config.backend())
+    modules = (keras_logitclip, keras, np, backend)
+    found = {"versions": {m.__name__: m.__version__ for m in modules}, "commit": None}
+    folder = Path(__file__).parents[2]
+    if (folder / ".git").exists():
+        command = ["git", "-C", folder, "rev-parse", "--short", "HEAD"]
+        with contextlib.suppress(OSError):  # Without Git.
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            found["commit"] = done.stdout.strip() or None
     return found
-
-
-def commit() -> str | None:
-    """Returns the commit of this package where it is installed from a repository."""
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return None
-    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None

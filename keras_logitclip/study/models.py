@@ -1,4 +1,10 @@
-"""The built-in models of studies: from images or vectors to logits."""
+"""The built-in models of studies: from images or vectors to logits.
+
+Each is a function of `input_shape`, the shape of one input without the batch, and of
+`num_classes`, which is at least 2. It returns a model that is not compiled and returns
+logits of shape `(batch, num_classes)`, and raises a `ValueError` if an argument is out
+of range. Images have the shape `(height, width, channels)` and at least 8x8 pixels.
+"""
 
 import inspect
 import operator
@@ -13,33 +19,23 @@ from keras_logitclip._arguments import check_flag
 
 # The axes of an image here, whatever `keras.config.image_data_format()` says.
 _DATA_FORMAT = "channels_last"
-_SMALLEST_IMAGE = 8
+
+Shape = tuple[int, ...]
 
 
-def build(
-    name: str, input_shape: tuple[int, ...], num_classes: int, **arguments
-) -> keras.Model:
-    """Builds one of the built-in models.
+def build(name: str, input_shape: Shape, num_classes: int, **arguments) -> keras.Model:
+    """Builds one of the models in `MODELS`.
 
     Args:
         name: `"mlp"`, `"small_cnn"`, `"wrn-40-2"` or `"resnet-34"`.
-        input_shape: Shape of one input, without the batch: `(height, width,
-            channels)`, or any shape for `"mlp"`.
-        num_classes: Number of classes, at least 2.
-        **arguments: Further arguments of the function in `MODELS`.
-
-    Returns:
-        A model, not compiled, that returns logits of shape `(batch, num_classes)`.
-
-    Raises:
-        ValueError: If there is no such model, if it has no such argument, or if an
-            argument is out of range.
+        input_shape: As for all of them, see above.
+        num_classes: Likewise.
+        **arguments: Further arguments of the function.
 
     Example:
 
     >>> from keras_logitclip.study import models
-    >>> model = models.build("mlp", (8, 8), num_classes=10, width=32)
-    >>> model.output_shape
+    >>> models.build("mlp", (8, 8), num_classes=10, width=32).output_shape
     (None, 10)
     """
     if name not in MODELS:
@@ -48,38 +44,21 @@ def build(
             f"{', '.join(map(repr, MODELS))}. Received: name={name!r}"
         )
     known = list(inspect.signature(MODELS[name]).parameters)[2:]
-    unknown = [argument for argument in arguments if argument not in known]
-    if unknown:
+    if not set(arguments) <= set(known):
         raise ValueError(
-            f"Expected arguments that the model {name!r} has: "
-            f"{', '.join(f'`{argument}`' for argument in known)}. "
-            f"Received: {', '.join(f'{key}={arguments[key]!r}' for key in unknown)}"
+            f"Expected arguments that the model {name!r} has: {', '.join(known)}. "
+            f"Received: {arguments}"
         )
     return MODELS[name](input_shape, num_classes, **arguments)
 
 
 def mlp(
-    input_shape: tuple[int, ...], num_classes: int, width: int = 512, depth: int = 2
+    input_shape: Shape, num_classes: int, width: int = 512, depth: int = 2
 ) -> keras.Model:
     """Builds a multilayer perceptron: hidden layers with ReLU, then the logits.
 
-    Args:
-        input_shape: Shape of one input, without the batch. It is flattened.
-        num_classes: Number of classes, at least 2.
-        width: Units of each hidden layer. Defaults to `512`.
-        depth: Number of hidden layers; `0` makes a linear model. Defaults to `2`.
-
-    Returns:
-        A model, not compiled, that returns logits of shape `(batch, num_classes)`.
-
-    Raises:
-        ValueError: If an argument is out of range.
-
-    Example:
-
-    >>> from keras_logitclip.study import models
-    >>> models.mlp((28, 28, 1), num_classes=10).count_params()
-    669706
+    Inputs of any shape are flattened. `width` is the number of units of each hidden
+    layer, and `depth` the number of these: 0 makes a linear model.
     """
     width, depth = check_count("width", width), check_count("depth", depth, minimum=0)
     inputs = keras.Input(_check_shape(input_shape))
@@ -89,30 +68,11 @@ def mlp(
     return _to_logits(inputs, x, num_classes, "mlp")
 
 
-def small_cnn(
-    input_shape: tuple[int, ...], num_classes: int, filters: int = 16
-) -> keras.Model:
+def small_cnn(input_shape: Shape, num_classes: int, filters: int = 16) -> keras.Model:
     """Builds a small convolutional network, for studies on a CPU.
 
     Three 3x3 convolutions with strides of 2 and with `filters`, twice and four times
     as many filters, then a hidden layer of four times as many units, each with ReLU.
-
-    Args:
-        input_shape: `(height, width, channels)`, at least 8x8 pixels.
-        num_classes: Number of classes, at least 2.
-        filters: Filters of the first convolution. Defaults to `16`.
-
-    Returns:
-        A model, not compiled, that returns logits of shape `(batch, num_classes)`.
-
-    Raises:
-        ValueError: If an argument is out of range.
-
-    Example:
-
-    >>> from keras_logitclip.study import models
-    >>> models.small_cnn((28, 28, 1), num_classes=10).count_params()
-    89546
     """
     filters = check_count("filters", filters)
     inputs = keras.Input(_check_image_shape(input_shape))
@@ -131,28 +91,10 @@ def small_cnn(
     return _to_logits(inputs, x, num_classes, "small_cnn")
 
 
-def wrn_40_2(
-    input_shape: tuple[int, ...], num_classes: int, augment: bool = True
-) -> keras.Model:
+def wrn_40_2(input_shape: Shape, num_classes: int, augment: bool = True) -> keras.Model:
     """Builds the Wide ResNet of depth 40 and width 2, for images like CIFAR's.
 
-    Args:
-        input_shape: `(height, width, channels)`, at least 8x8 pixels.
-        num_classes: Number of classes, at least 2.
-        augment: Whether the model flips and crops the images at random while it
-            trains, see `RandomFlipAndCrop`. Defaults to `True`.
-
-    Returns:
-        A model, not compiled, that returns logits of shape `(batch, num_classes)`.
-
-    Raises:
-        ValueError: If an argument is out of range.
-
-    Example:
-
-    >>> from keras_logitclip.study import models
-    >>> models.wrn_40_2((32, 32, 3), num_classes=10).output_shape
-    (None, 10)
+    With `augment`, it flips and crops images as `RandomFlipAndCrop` does.
 
     References:
         - [Zagoruyko and Komodakis, 2016](https://arxiv.org/abs/1605.07146)
@@ -167,30 +109,12 @@ def wrn_40_2(
 
 
 def resnet_34(
-    input_shape: tuple[int, ...], num_classes: int, augment: bool = True
+    input_shape: Shape, num_classes: int, augment: bool = True
 ) -> keras.Model:
     """Builds the ResNet of 34 layers, in its form for images like CIFAR's.
 
-    It starts with one 3x3 convolution, where the form for ImageNet shrinks the
-    images to a quarter of their height and width.
-
-    Args:
-        input_shape: `(height, width, channels)`, at least 8x8 pixels.
-        num_classes: Number of classes, at least 2.
-        augment: Whether the model flips and crops the images at random while it
-            trains, see `RandomFlipAndCrop`. Defaults to `True`.
-
-    Returns:
-        A model, not compiled, that returns logits of shape `(batch, num_classes)`.
-
-    Raises:
-        ValueError: If an argument is out of range.
-
-    Example:
-
-    >>> from keras_logitclip.study import models
-    >>> models.resnet_34((32, 32, 3), num_classes=10).output_shape
-    (None, 10)
+    It starts with one 3x3 convolution, where the form for ImageNet shrinks the images
+    to a quarter. With `augment`, it flips and crops as `RandomFlipAndCrop` does.
 
     References:
         - [He et al., 2015](https://arxiv.org/abs/1512.03385)
@@ -217,31 +141,21 @@ class RandomFlipAndCrop(layers.Layer):
     """Flips images left to right and moves them by a few pixels, while training.
 
     Each image is on its own flipped or not, then padded with zeros on each side and
-    cropped to its old size at a random place, as in the papers on CIFAR. Zero is black
-    for pixels in [0, 1] and the mean for standardized ones.
-
-    `keras.layers.RandomCrop` crops all images of a batch at one place.
-
-    The state of the random numbers is saved and loaded with the weights of a model.
+    cropped to its old size at a random place, as in the papers on CIFAR;
+    `keras.layers.RandomCrop` crops all images of a batch at one place. Zero is black
+    for pixels in [0, 1] and the mean for standardized ones. The state of the random
+    numbers is saved and loaded with the weights of a model.
 
     Args:
         padding: Pixels added on each side, the most by which an image is moved.
             Defaults to `4`.
         seed: Integer. Defaults to `None`, which means a random seed, one that
             `keras.utils.set_random_seed` determines.
-        **kwargs: Keyword arguments of `keras.layers.Layer`, such as `name`
-            and `dtype`.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Images of shape `(batch, height, width, channels)`.
-        training: Boolean, whether the layer runs in training mode. Otherwise it
-            returns its inputs.
-
-    Output shape:
-        The shape of the inputs.
-
-    Raises:
-        ValueError: If `padding` is no integer of at least 0.
+        training: Whether to flip and move them. Otherwise they are returned.
 
     Example:
 
@@ -314,21 +228,18 @@ def _dense_relu(x, units):
 def _preactivation_block(x, filters, strides):
     """Adds a block of a Wide ResNet: its activations come before its convolutions."""
     activated = _norm_relu(x)
-    shortcut = x
     if strides != 1 or x.shape[-1] != filters:
-        shortcut = _conv(activated, filters, size=1, strides=strides)
-    x = _norm_relu(_conv(activated, filters, strides=strides))
-    return layers.Add()([_conv(x, filters), shortcut])
+        x = _conv(activated, filters, size=1, strides=strides)
+    added = _norm_relu(_conv(activated, filters, strides=strides))
+    return layers.Add()([_conv(added, filters), x])
 
 
 def _residual_block(x, filters, strides):
     """Adds a block of a ResNet: its activations come after its convolutions."""
-    shortcut = x
+    added = _norm_relu(_conv(x, filters, strides=strides))
     if strides != 1 or x.shape[-1] != filters:
-        shortcut = _norm(_conv(x, filters, size=1, strides=strides))
-    x = _norm_relu(_conv(x, filters, strides=strides))
-    x = layers.Add()([_norm(_conv(x, filters)), shortcut])
-    return layers.ReLU()(x)
+        x = _norm(_conv(x, filters, size=1, strides=strides))
+    return layers.ReLU()(layers.Add()([_norm(_conv(added, filters)), x]))
 
 
 def _conv(x, filters, size=3, strides=1):
@@ -362,19 +273,19 @@ def _norm(x):
 
 def _check_image_shape(input_shape):
     shape = _check_shape(input_shape)
-    if len(shape) != 3 or min(shape[:2]) < _SMALLEST_IMAGE:
+    if len(shape) != 3 or min(shape[:2]) < 8:
         raise ValueError(
             "Invalid value for argument `input_shape`: expected the shape of images, "
-            f"(height, width, channels), of at least {_SMALLEST_IMAGE}x"
-            f"{_SMALLEST_IMAGE} pixels. The channels come last, and grey images have "
-            f"one: `images[..., None]`. Received: input_shape={input_shape!r}"
+            "(height, width, channels), of at least 8x8 pixels. The channels come "
+            "last, and grey images have one: `images[..., None]`. "
+            f"Received: input_shape={input_shape!r}"
         )
     return shape
 
 
 def _check_shape(input_shape):
     try:
-        shape = tuple(operator.index(size) for size in input_shape)
+        shape = tuple(map(operator.index, input_shape))
     except TypeError:
         shape = ()
     if not shape or min(shape) < 1:

@@ -7,90 +7,113 @@ so that any process can tell at any time.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
 class Training(NamedTuple):
-    """One training: a threshold with a seed."""
+    """A threshold, a learning rate (`None`: that of the optimizer) and a seed."""
 
     tau: float
-    seed: int
+    learning_rate: float | None
+    seed: int = 0
 
 
-class Progress(NamedTuple):
-    """What a search has to do next, and the values so far, the best one first."""
-
-    missing: list[Training]
-    ranking: list[float]
-
-
-TRAINED = 4
+COARSE = 3
 FINALISTS = 2
-# The middles of three equal parts of the range, in its logarithm.
-_SPREAD = (1 / 6, 1 / 2, 5 / 6)
+# Where learning rates are compared.
+_START = math.log(1.5)
 
 
-def progress(taus: list[float], seeds: int, scores: dict[Training, float]) -> Progress:
-    """Returns what is missing before more can be decided.
+class Plan(NamedTuple):
+    """Thresholds and learning rates in ascending order, and the number of seeds."""
 
-    Of more than four values three are trained, spread over the range, then one where
-    their scores let the best one be. Then the best two get the other seeds. Equal
-    scores leave the larger threshold, which clips less, in front.
-    """
-    first_seed = {
-        training.tau: s for training, s in scores.items() if not training.seed
-    }
+    taus: list[float]
+    learning_rates: list
+    seeds: int
 
-    def rank(values):
-        return sorted(values, key=lambda tau: (first_seed[tau], tau), reverse=True)
+    def progress(self, scores: dict) -> tuple[list[Training], list[Training]]:
+        """Returns what is missing before more can be decided, or else a ranking.
 
-    values = taus if len(taus) <= TRAINED else _spread(taus)
-    missing = [Training(tau, 0) for tau in values if tau not in first_seed]
-    if missing:
-        return Progress(missing, [])
-    if len(taus) > TRAINED:
-        values = [*values, _refine(taus, values, first_seed)]
-        missing = [Training(tau, 0) for tau in values if tau not in first_seed]
+        The ranking has each threshold and learning rate with the first seed, the best
+        first. Of equal ones that is the larger threshold, which clips less, and then
+        the smaller learning rate. The best two have all seeds.
+        """
+        for stage in self._stages(scores):
+            missing = [training for training in stage if training not in scores]
+            if missing:
+                return missing, []
+        ranking = _ranked({t: score for t, score in scores.items() if t.seed == 0})
+        sums = dict.fromkeys(ranking[:FINALISTS], 0.0)
+        seeds = [t._replace(seed=seed) for seed in range(self.seeds) for t in sums]
+        missing = [training for training in seeds if training not in scores]
         if missing:
-            return Progress(missing, [])
-    ranking = rank(values)
-    finalists = ranking[:FINALISTS]
-    trainings = [Training(tau, seed) for seed in range(seeds) for tau in finalists]
-    missing = [training for training in trainings if training not in scores]
-    if not missing:
-        finalists.sort(
-            key=lambda tau: (sum(scores[tau, seed] for seed in range(seeds)), tau),
-            reverse=True,
-        )
-    return Progress(missing, finalists + ranking[FINALISTS:])
+            return missing, []
+        for training in seeds:
+            sums[training._replace(seed=0)] += scores[training]
+        return [], _ranked(sums) + ranking[FINALISTS:]
+
+    def count(self) -> int:
+        """Returns how many trainings a search takes, whatever their scores."""
+        scores = {}
+        while missing := self.progress(scores)[0]:
+            scores.update(dict.fromkeys(missing, 0.0))
+        return len(scores)
+
+    def _stages(self, scores) -> Iterator[list[Training]]:
+        """Yields trainings, each list once those before it have scores.
+
+        The learning rates are compared at one threshold; the others get the best. Of
+        more than four thresholds three are trained, spread over the range, then one
+        where their scores let the best one be. No clipping, an infinite threshold, is
+        trained with each learning rate.
+        """
+        rates, rate = self.learning_rates, self.learning_rates[0]
+        taus = finite = [tau for tau in self.taus if tau < math.inf]
+        plain = [Training(tau, r) for tau in self.taus[len(finite) :] for r in rates]
+        if len(finite) > COARSE + 1:
+            taus = _spread(finite)
+        if finite and len(rates) > 1:
+            start = _nearest(_START, finite)
+            taus[taus.index(_nearest(math.log(start), taus))] = start
+            compared = [Training(start, rate) for rate in rates]
+            yield compared + plain
+            rate = _ranked({t: scores[t] for t in compared})[0].learning_rate
+        yield plain + [Training(tau, rate) for tau in taus]
+        if len(finite) > COARSE + 1:
+            scores = {tau: scores[Training(tau, rate)] for tau in taus}
+            yield [Training(_refine(finite, scores), rate)]
 
 
-def planned_trainings(num_values: int, seeds: int) -> int:
-    """Returns how many trainings a search takes that nothing interrupts."""
-    return min(num_values, TRAINED) + min(num_values, FINALISTS) * (seeds - 1)
+def _ranked(scores):
+    def merit(training):
+        # Rounded, so that a tie is one whatever the order of a sum.
+        score = round(scores[training], 9)
+        return score, training.tau, -(training.learning_rate or 0)
+
+    return sorted(scores, key=merit, reverse=True)
 
 
 def _spread(taus):
-    """Returns three values in the middles of three equal parts of the range."""
-    low, high = math.log(min(taus)), math.log(max(taus))
+    """Returns the values in the middles of three equal parts of the range."""
+    low, high = math.log(taus[0]), math.log(taus[-1])
     left = list(taus)
-    for share in _SPREAD:
+    for part in range(COARSE):
+        share = (part + 0.5) / COARSE
         left.remove(_nearest(low + share * (high - low), left))
     return [tau for tau in taus if tau not in left]
 
 
-def _refine(taus, trained, scores):
+def _refine(taus, scores):
     """Returns the value next to the top of a parabola through the three trained."""
-    (x0, y0), (x1, y1), (x2, y2) = sorted(
-        (math.log(tau), scores[tau]) for tau in trained
-    )
+    (x0, y0), (x1, y1), (x2, y2) = sorted((math.log(t), s) for t, s in scores.items())
     slope = (y1 - y0) / (x1 - x0)
     curvature = ((y2 - y1) / (x2 - x1) - slope) / (x2 - x0)
     if curvature < 0:
         top = (x0 + x1) / 2 - slope / (2 * curvature)
     else:  # It has no top.
         top = max((y0, x0), (y1, x1), (y2, x2))[1]
-    return _nearest(top, [tau for tau in taus if tau not in trained])
+    return _nearest(top, [tau for tau in taus if tau not in scores])
 
 
 def _nearest(log_tau, taus):

@@ -1,7 +1,9 @@
 """What a search found."""
 
 import dataclasses
+import math
 
+from keras_logitclip._jobs import queue
 from keras_logitclip._plotting import new_axes
 
 
@@ -10,11 +12,12 @@ class TauSearch:
     """What `search_tau` found. Printed, it is a table.
 
     Attributes:
-        best_tau: The threshold with the best accuracy on held-out noisy labels,
-            among those with the most seeds.
-        rows: A dictionary for each threshold that was trained: `"tau"`, `"seeds"`
-            (how many), `"accuracy"` on the held-out noisy labels and
-            `"clean_accuracy"` (`None` without clean data).
+        best_tau: The threshold with the best accuracy on held-out noisy labels, among
+            those with the most seeds; `inf` if that is the loss without clipping.
+        best_learning_rate: Its learning rate, `None` without `learning_rates`.
+        rows: A dictionary for each threshold and learning rate that were trained:
+            `"tau"`, `"learning_rate"`, `"seeds"` (how many), `"accuracy"` on the
+            held-out noisy labels and `"clean_accuracy"` (`None` without clean data).
         epochs: Epochs of a full training.
         epochs_spent: Epochs of all trainings together, also of those that crashed.
         cost: The same in full trainings.
@@ -22,6 +25,7 @@ class TauSearch:
     """
 
     best_tau: float
+    best_learning_rate: float | None
     rows: list[dict]
     epochs: int
     epochs_spent: int
@@ -32,22 +36,34 @@ class TauSearch:
         return self.epochs_spent / self.epochs
 
     def __str__(self):
-        lines = [
-            f"best tau: {self.best_tau:.4g} (study {self.study_name!r}, "
-            f"{self.epochs_spent} epochs = {self.cost:.2f} full trainings)",
-            "    tau   1/tau  seeds  noisy acc.  clean acc.",
-        ]
+        best = f"best tau: {self.best_tau:.4g}"
+        if self.best_learning_rate is not None:
+            best += f", learning rate: {self.best_learning_rate:.4g}"
+        cost = f"{self.epochs_spent} epochs = {self.cost:.2f} full trainings"
+        lines = [f"{best} (study {self.study_name!r}, {cost})", *self._edge()]
+        lines.append("    tau   1/tau    rate  seeds  noisy acc.  clean acc.")
         for row in self.rows:
-            clean = row["clean_accuracy"]
+            rate, clean = row["learning_rate"], row["clean_accuracy"]
             lines.append(
-                f"{row['tau']:7.4g} {1 / row['tau']:7.4g} {row['seeds']:6d} "
-                f"{row['accuracy']:11.4f} "
-                + (f"{'':>11s}" if clean is None else f"{clean:11.4f}")
+                f"{row['tau']:7.4g} {1 / row['tau']:7.4g} "
+                + (7 * " " if rate is None else f"{rate:7.4g}")
+                + f"{row['seeds']:7d} {row['accuracy']:11.4f}"
+                + ("" if clean is None else f"{clean:12.4f}")
             )
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join(lines)
+
+    def _edge(self):
+        """Returns what to do if the best learning rate is the last one of them."""
+        rates = sorted({row["learning_rate"] for row in self.rows})
+        if len(rates) == 1 or self.best_learning_rate not in (rates[0], rates[-1]):
+            return []
+        which = "small" if self.best_learning_rate == rates[0] else "larg"
+        return [f"That is the {which}est learning rate: try {which}er ones as well."]
 
     def plot(self, ax=None):
-        """Draws the accuracies over `tau`.
+        """Draws the accuracies over `tau`, with a line for each learning rate.
+
+        If no more than one threshold is finite, it draws them over the learning rate.
 
         Args:
             ax: The Matplotlib axes to draw on. Defaults to `None`, which means
@@ -55,29 +71,55 @@ class TauSearch:
 
         Returns:
             The Matplotlib axes.
-
-        Raises:
-            ImportError: If Matplotlib is not installed.
-
-        Example:
-
-        ```python
-        tuning.search_tau(build_model, x, y, epochs=60).plot().figure.savefig("tau.png")
-        ```
         """
-        if ax is None:
-            ax = new_axes("TauSearch.plot")
-        kinds = {"accuracy": ("noisy", "-"), "clean_accuracy": ("clean", "--")}
-        for key, (labels, style) in kinds.items():
-            points = [(r["tau"], r[key]) for r in self.rows if r[key] is not None]
-            if points:
-                ax.plot(
-                    *zip(*points, strict=True),
-                    style,
-                    marker="o",
-                    label=f"{labels} labels",
-                )
-        ax.axvline(self.best_tau, color="0.7", zorder=0)
-        ax.set(xscale="log", xlabel="tau", ylabel="accuracy", title=self.study_name)
+        ax = new_axes("TauSearch.plot") if ax is None else ax
+        over, by = "tau", "learning_rate"
+        finite = {row["tau"] for row in self.rows} - {math.inf}
+        if self.best_learning_rate is not None and len(finite) < 2:
+            over, by = by, over
+        values = sorted({row[over] for row in self.rows})
+        end = 2 * max((value for value in values if value < math.inf), default=1)
+        kinds = [("accuracy", "noisy", "-"), ("clean_accuracy", "clean", "--")]
+        if self.rows[0]["clean_accuracy"] is None:
+            kinds.pop()
+        for index, line in enumerate(sorted({row[by] for row in self.rows})):
+            which = "" if line is None else f", {by.replace('_', ' ')} {line:.4g}"
+            rows = [row for row in self.rows if row[by] == line]
+            places = [min(row[over], end) for row in rows]
+            for key, labels, dash in kinds:
+                look = {"color": f"C{index}", "label": f"{labels} labels{which}"}
+                ax.plot(places, [row[key] for row in rows], f"o{dash}", **look)
+        ax.axvline(min(getattr(self, f"best_{over}"), end), color="0.7", zorder=0)
+        label = over.replace("_", " ")
+        ax.set(xscale="log", xlabel=label, ylabel="accuracy", title=self.study_name)
+        ticks = [min(value, end) for value in values]
+        ax.set_xticks(ticks, [f"{value:.3g}" for value in values])
+        ax.minorticks_off()
         ax.legend()
         return ax
+
+
+def rows_of(study) -> list[dict]:
+    """Returns the means over the seeds of each threshold and learning rate."""
+    groups = {}
+    for (*group, _), trial in sorted(queue.complete_trials(study).items()):
+        groups.setdefault(tuple(group), []).append(trial)
+    return [
+        {
+            "tau": tau,
+            "learning_rate": learning_rate,
+            "seeds": len(trials),
+            "accuracy": _mean([trial.value for trial in trials]),
+            "clean_accuracy": _mean([t.user_attrs["clean_accuracy"] for t in trials]),
+        }
+        for (tau, learning_rate), trials in groups.items()
+    ]
+
+
+def epochs_spent(study) -> int:
+    """Returns the epochs of all trainings, those that crashed among them."""
+    return sum(len(trial.intermediate_values) for trial in queue.trials_of(study))
+
+
+def _mean(values):
+    return None if None in values else sum(values) / len(values)

@@ -1,25 +1,37 @@
 """`search_tau`: the paper's search, with a fraction of its trainings."""
 
-import hashlib
-import json
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_logitclip._arguments import check_count
+from keras_logitclip._arguments import check_number
 from keras_logitclip._arguments import check_p
+from keras_logitclip._jobs import arrays
 from keras_logitclip._jobs import queue
-from keras_logitclip._jobs.batches import check_inputs
+from keras_logitclip._jobs import storage as storages
+from keras_logitclip._jobs.description import describe
+from keras_logitclip._jobs.description import describe_model
+from keras_logitclip._jobs.description import fingerprint
+from keras_logitclip._jobs.description import keras_settings
 from keras_logitclip._jobs.processes import exit_with_parent
 from keras_logitclip._jobs.processes import work_in_processes
+from keras_logitclip._jobs.progress import progress_bar
 from keras_logitclip.tuning import _checks
-from keras_logitclip.tuning import _study
-from keras_logitclip.tuning._plan import planned_trainings
-from keras_logitclip.tuning._progress_bar import ProgressBar
+from keras_logitclip.tuning._plan import Plan
+from keras_logitclip.tuning._plan import Training
 from keras_logitclip.tuning._result import TauSearch
+from keras_logitclip.tuning._result import epochs_spent
+from keras_logitclip.tuning._result import rows_of
 from keras_logitclip.tuning._training import Task
+from keras_logitclip.tuning._training import train
+
+# Those of the paper.
+_TAUS = tuple(1 / inverse for inverse in (0.1, *np.arange(0.5, 5.5, 0.5)))
 
 
 def search_tau(
@@ -29,9 +41,12 @@ def search_tau(
     *,
     loss: keras.losses.Loss | str | Callable = "sparse_categorical_crossentropy",
     taus: Sequence[float] | None = None,
+    learning_rates: Sequence[float] | None = None,
     validation_split: float = 0.1,
+    validation_data: tuple | None = None,
     epochs: int,
     optimizer: keras.optimizers.Optimizer | str | Callable = "adam",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     batch_size: int = 128,
     p: float = 2,
     seeds: int = 1,
@@ -43,67 +58,76 @@ def search_tau(
     grace_period: int = 60,
     verbose: bool = True,
 ) -> TauSearch:
-    """Searches the threshold `tau` with noisy labels alone.
+    """Searches `tau`, and the learning rate with it, with noisy labels alone.
 
-    As in the paper, a part of the training data is held out with its noisy labels,
-    and the threshold with the best accuracy there is the best. Label noise lowers
-    that accuracy for every threshold alike, so no clean labels are needed.
+    As in the paper, a part of the training data is held out with its noisy labels, and
+    what has the best accuracy there is the best. Label noise lowers that accuracy for
+    every threshold alike, so no clean labels are needed.
 
-    Not every threshold is trained: of more than four, three that are spread over the
-    range, and then the one next to the top of a parabola through their accuracies. All
-    trainings are full ones, because memorization comes late. So a search costs four
-    trainings at most. With `seeds=n` the best two are trained with `n` seeds each and
-    compared by their mean: two more trainings for each further seed. Accuracies are
-    means of the last epochs, a tenth of a training.
+    Of more than four thresholds three are trained, spread over the range, and then the
+    one next to the top of a parabola through their accuracies. All trainings are full
+    ones, because memorization comes late. Accuracies are means of the last tenth of the
+    epochs. A search costs at most
+
+    - 4 trainings with one learning rate;
+    - R + 3 with R `learning_rates`, which are compared at the threshold next to 1.5:
+      the others are trained with the best one;
+    - 1 more for each learning rate if `inf`, no clipping, is among the `taus`, because
+      its best learning rate is another;
+    - 2 more for each further seed of `seeds`, over which the best two are compared.
 
     The search is an Optuna study. One that was interrupted goes on where it stopped
-    when it is called again with the same arguments; one that is complete returns its
-    result at once. Any number of calls, also on different machines, can work on one
-    study of a PostgreSQL server (SQLite is for processes of one machine). A training
-    whose process died is started anew by another one.
+    when it is called again with the same arguments, and with other arguments, data or
+    models it is refused. Any number of calls, also on different machines, can work on
+    one study of a PostgreSQL server (SQLite is for processes of one machine). A
+    training whose process died is started anew by another one.
 
     Args:
         build_model: Function without arguments that returns a new model, not
             compiled, that returns logits.
-        x: Training inputs: an array, or a list, tuple or dictionary of arrays.
+        x: Training inputs: an array, or a list, tuple or dictionary of arrays; on
+            TensorFlow also texts, for a model that takes them.
         y: Their noisy labels: class ids, integers of shape `(samples,)`.
         loss: What to clip the logits for, as in `LogitClipLoss`; it has to accept
             class ids. Defaults to `"sparse_categorical_crossentropy"`.
-        taus: The thresholds, greater than zero. Defaults to `None`, which means
+        taus: The thresholds, `inf` for no clipping. Defaults to `None`, which means
             those of the paper: `1 / tau` is 0.1, 0.5, 1, 1.5, ..., 5.
+        learning_rates: Learning rates to choose from. Defaults to `None`, which means
+            that of the optimizer.
         validation_split: The share of each class to hold out. Defaults to `0.1`.
-        epochs: Epochs of a full training.
-        optimizer: Name of a Keras optimizer, an instance to copy, or a function from
-            the number of training steps to an instance. A learning rate that decays
-            needs the function, so that it does so in short trainings, too. Defaults
-            to `"adam"`.
+        validation_data: Inputs and noisy labels to use instead. Defaults to `None`.
+        epochs: Epochs of a training.
+        optimizer: Name of a Keras optimizer, an instance to copy, or a function that
+            returns one for `steps`, the number of training steps, or with
+            `learning_rates` for `(steps, learning_rate)`; a schedule needs the
+            function. Defaults to `"adam"`.
+        callbacks: Callbacks, copied for each training. Defaults to `()`.
         batch_size: Samples per step. Defaults to `128`.
         p: Order of the norm, as in `LogitClipLoss`. Defaults to `2`.
-        seeds: How many seeds to train the best two thresholds with. Defaults to `1`.
+        seeds: How many seeds to train the best two with. Defaults to `1`.
         seed: Seed of the split and, counting up, of the trainings. It becomes the
             global random seed. Defaults to `0`.
-        clean_data: Inputs and clean labels of a test set, to see in the result how
-            the thresholds do there; the search does not use them. Defaults to `None`.
+        clean_data: Inputs and clean labels of a test set, to be shown in the result;
+            the search does not use them. Defaults to `None`.
         storage: URL of the database, `"sqlite:///..."` or `"postgresql://..."`, the
             latter with the package psycopg. Defaults to `None`, which means the
             file `<study_name>.db` in the working directory.
         study_name: Name of the study. Defaults to `"search_tau"`.
-        workers: Number of processes to start on this machine. Above 1, `build_model`
-            has to be a function that they can import, and a script needs the usual
+        workers: Number of processes to start on this machine. They have to be able to
+            import the functions that are given, and a script needs the usual
             `if __name__ == "__main__":`. Defaults to `1`: no other process.
-        grace_period: Seconds without sign of life after which a training counts as
-            crashed. Defaults to `60`.
+        grace_period: Seconds without sign of life after which a training on another
+            machine counts as crashed. Defaults to `60`.
         verbose: Whether to show a progress bar. Defaults to `True`.
 
     Returns:
         A `TauSearch`.
 
     Raises:
-        ValueError: Before any training starts: if an argument is out of range, if the
-            split leaves a class without samples, if `build_model` returns a compiled
-            model or one that returns probabilities (a sigmoid inside of a subclassed
-            model goes unnoticed), or if there is a study of that name with other
-            settings.
+        ValueError: Before any training starts, for what is out of range, for a model
+            that is compiled or returns probabilities (a sigmoid inside of a subclassed
+            model goes unnoticed), and for a study of that name with other settings.
+        ConnectionError: If the database cannot be opened, or fails.
         ImportError: If Optuna is not installed.
         RuntimeError: If all worker processes died.
 
@@ -121,98 +145,131 @@ def search_tau(
     References:
         - [Wei et al., 2023](https://arxiv.org/abs/2212.04055)
     """
-    taus = _checks.check_taus(taus)
-    epochs = check_count("epochs", epochs)
-    batch_size = check_count("batch_size", batch_size)
-    seeds = check_count("seeds", seeds)
-    seed, workers = check_count("seed", seed, 0), check_count("workers", workers)
-    grace_period = check_count("grace_period", grace_period)
-    url = _study.check_storage(storage, study_name)
-    labels = _checks.check_labels(y)
-    inputs = check_inputs(x, len(labels))
-    training, validation = _checks.split(labels, validation_split, seed)
-    _checks.check_optimizer(optimizer)
+    plan = Plan(
+        _grid("taus", _TAUS if taus is None else taus, "(0, inf]"),
+        [None]
+        if learning_rates is None
+        else _grid("learning_rates", learning_rates, "(0, inf)"),
+        check_count("seeds", seeds),
+    )
+    seed = check_count("seed", seed, 0)
+    data = _checks.check_data(x, y)
+    held_out = _checks.check_pair("validation_data", validation_data)
+    clean_data = _checks.check_pair("clean_data", clean_data)
+    data_settings = {
+        "data": fingerprint(data),
+        "validation_split": None if held_out else validation_split,
+        "validation_data": held_out and fingerprint(held_out),
+        "clean_data": clean_data and fingerprint(clean_data),
+    }
+    if held_out is None:
+        parts = arrays.split(data[1], validation_split, seed)
+        data, held_out = (arrays.take(data, rows) for rows in parts)
     task = Task(
         build_model=build_model,
-        inputs=inputs,
-        labels=labels,
-        train=training,
-        validation=validation,
-        clean_data=_checks.check_clean_data(clean_data),
+        training_data=data,
+        validation_data=held_out,
+        clean_data=clean_data,
         loss=loss,
         p=check_p(p),
         optimizer=optimizer,
-        epochs=epochs,
-        batch_size=batch_size,
+        callbacks=_checks.check_callbacks(callbacks),
+        epochs=check_count("epochs", epochs),
+        batch_size=check_count("batch_size", batch_size),
         seed=seed,
     )
-    if workers > 1:
+    grace_period = check_count("grace_period", grace_period)
+    if check_count("workers", workers) > 1:
         _checks.check_pickles(task)
-    queue.import_optuna("`search_tau`")
-    parameters = _checks.check_model(task)
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seeds": seeds,
-        "taus": taus,
-        "p": task.p,
-        "seed": seed,
-        "validation_split": validation_split,
-        "loss": _describe(loss),
-        "optimizer": _describe(optimizer),
-        "model": f"{_describe(build_model)}, {parameters} parameters",
-        "data": _fingerprint(inputs, labels),
-        "backend": keras.config.backend(),
-    }
-    study_arguments = (url, study_name, settings, grace_period)
-    study = queue.open_study(*study_arguments)
-    planned = epochs * planned_trainings(len(taus), seeds)
-    with ProgressBar(study, planned, verbose) as bar:
+    storages.import_optuna("`search_tau`")
+    url = _url(storage, study_name)
+    _checks.check_model(task)
+    settings = {**_settings(task, plan), **data_settings}
+    study = storages.open_study(url, study_name, settings)
+    total = task.epochs * plan.count()
+    with progress_bar(
+        study_name, total, lambda: (epochs_spent(study), ""), verbose
+    ) as show:
         if workers == 1:
-            _study.work(
-                study, task, taus, seeds, grace_period, bar.count_epoch, bar.refresh
-            )
+            _work(study, task, plan, grace_period, show)
         else:
             work_in_processes(
                 workers,
                 _work_in_process,
-                (task, taus, seeds, study_arguments),
-                is_complete=lambda: not _study.progress_of(study, taus, seeds).missing,
-                on_poll=bar.refresh,
+                (url, study_name, settings, task, plan, grace_period),
+                is_complete=lambda: not _progress(study, plan)[0],
+                on_poll=show,
             )
-    return TauSearch(
-        best_tau=_study.progress_of(study, taus, seeds).ranking[0],
-        rows=_study.rows_of(study),
-        epochs=epochs,
-        epochs_spent=_study.epochs_spent(study),
-        study_name=study_name,
-    )
+    best = _progress(study, plan)[1][0]
+    rows, spent = rows_of(study), epochs_spent(study)
+    return TauSearch(best.tau, best.learning_rate, rows, task.epochs, spent, study_name)
 
 
-def _work_in_process(task, taus, seeds, study_arguments):
-    study = queue.open_study(*study_arguments)
-    grace_period = study_arguments[-1]
-    _study.work(
-        study, task, taus, seeds, grace_period, exit_with_parent, exit_with_parent
-    )
+def _grid(name, values, interval):
+    """Returns the values in ascending order, each of them once."""
+    given = values if isinstance(values, Iterable) else ()
+    grid = sorted({check_number(name, value, interval) for value in given})
+    if not grid:
+        raise ValueError(
+            f"Invalid value for argument `{name}`: expected a list of at least one "
+            f"number. Received: {name}={values!r}"
+        )
+    return grid
 
 
-def _describe(value) -> str:
-    """Returns what tells a loss, optimizer or function from another one."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, keras.losses.Loss | keras.optimizers.Optimizer):
-        config = {"class": type(value).__name__, **value.get_config()}
-        return json.dumps(config, sort_keys=True, default=str)
-    name = getattr(value, "__qualname__", type(value).__qualname__)
-    return f"{getattr(value, '__module__', None)}.{name}"
+def _url(storage, study_name):
+    """Returns the URL of the database; without `storage` the study names a file."""
+    if storage is not None:
+        return storages.check_storage(storage)
+    name = study_name if isinstance(study_name, str) else ""
+    if not name or Path(name).name != name:
+        raise ValueError(
+            "Invalid value for argument `study_name`: expected a name without slashes, "
+            "because without `storage` it names a file. "
+            f"Received: study_name={study_name!r}"
+        )
+    return storages.file_url(f"{study_name}.db")
 
 
-def _fingerprint(inputs, labels) -> str:
-    """Returns a hash of the labels and of a thousand inputs."""
-    digest = hashlib.sha256(labels.astype("int64").tobytes())
-    rows = np.unique(np.linspace(0, len(labels) - 1, 1000).astype("int64"))
-    for array in keras.tree.flatten(inputs):
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array[rows]).tobytes())
-    return digest.hexdigest()[:16]
+def _settings(task, plan):
+    """Returns what decides the trainings besides the data, by names."""
+    one_sample = arrays.take(task.training_data[0], [0])
+    return {
+        **plan._asdict(),
+        "p": task.p,
+        "epochs": task.epochs,
+        "batch_size": task.batch_size,
+        "seed": task.seed,
+        "model": describe_model(task.build_model, one_sample),
+        "loss": describe(task.loss),
+        "optimizer": [describe(task.make_optimizer(r)) for r in plan.learning_rates],
+        "callbacks": describe(task.callbacks),
+        **keras_settings(),
+    }
+
+
+def _progress(study, plan):
+    """Returns the trainings that are missing, and the ranking without any."""
+    trials = queue.complete_trials(study)
+    scores = {Training(*job): trial.value for job, trial in trials.items()}
+    return plan.progress(scores)
+
+
+def _work(study, task, plan, grace_period, on_progress):
+    """Trains what is missing until the search is complete, as others may do."""
+
+    def run(trial, job):
+        def report(epoch, accuracy):
+            trial.report(accuracy, epoch)
+            on_progress()
+
+        accuracy, clean_accuracy = train(task, Training(*job), report)
+        trial.set_user_attr("clean_accuracy", clean_accuracy)
+        return accuracy
+
+    queue.work(study, lambda: _progress(study, plan)[0], run, grace_period, on_progress)
+
+
+def _work_in_process(url, study_name, settings, task, plan, grace_period):
+    study = storages.open_study(url, study_name, settings)
+    _work(study, task, plan, grace_period, exit_with_parent)

@@ -29,7 +29,7 @@ import numpy as np
 import optuna
 
 from keras_logitclip.__main__ import main as keras_logitclip
-from keras_logitclip.study import _training
+from keras_logitclip.study._training import Trainer
 from tests.processes import postgresql
 from tests.processes.storages import trials_of
 from tests.processes.studies import STATES
@@ -61,15 +61,16 @@ MEASURED = [
     "noisy_accuracy",
     "memorized",
     "recovered",
+    "clean_accuracy",
     "logit_norm",
 ]
 
 
-def pretend_to_fit(study, cell, data, noisy, folder, on_epoch_end):
+def pretend_to_fit(trainer, cell, noisy, backup, on_epoch_end):
     """Takes the place of `_fit`: for the same cell it returns the same epochs."""
     rng = np.random.default_rng([cell.seed, *noisy.labels, *repr(cell).encode()])
     epochs = {name: [] for name in (*MEASURED, "seconds")}
-    for epoch in range(study.settings["epochs"]):
+    for epoch in range(trainer.study.settings.epochs):
         time.sleep(EPOCH_SECONDS)
         for name in MEASURED:
             epochs[name].append(rng.random())
@@ -122,7 +123,7 @@ class Command:
 def _run_command(arguments, log):
     multiprocessing.get_context = lambda method: FORK
     gc.freeze()  # A training that ends looks through what it made, and no more.
-    _training._fit = pretend_to_fit
+    Trainer._fit = pretend_to_fit
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -171,13 +172,11 @@ def kill_study(path, results, workers, arguments, kills, rng):
 
 def count_trials(trials):
     """Returns how many cells were trained again, if only in part, and what is left."""
-    # What is pruned was queued twice, and is not trained.
+    # What was taken twice has no epoch the second time.
     begun = Counter(
-        tuple(trial.user_attrs["job"])
-        for trial in trials
-        if "begun" in trial.user_attrs and trial.state != STATES.PRUNED
+        tuple(trial.user_attrs["job"]) for trial in trials if trial.last_step
     )
-    # Queued or begun twice and then killed: nobody waits for these any more.
+    # Taken twice or killed after the last cell: nobody waits for these any more.
     left = [t for t in trials if t.state in (STATES.RUNNING, STATES.WAITING)]
     return Counter(again=sum(n > 1 for n in begun.values()), left=len(left))
 

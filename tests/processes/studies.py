@@ -4,6 +4,7 @@ from pathlib import Path
 
 import optuna
 
+from keras_logitclip.study import Cell
 from tests.processes.storages import trials_of
 from tests.study_files import without_times
 
@@ -26,7 +27,7 @@ def records_in(trials):
 
 
 def _cell_of(record):
-    return tuple(record[name] for name in ("noise", "loss", "method", "value", "seed"))
+    return tuple(record[name] for name in Cell._fields)
 
 
 def sqlite(results):

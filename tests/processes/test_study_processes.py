@@ -14,11 +14,14 @@ import pytest
 
 pytest.importorskip("optuna")
 
+from keras_logitclip import study
+from keras_logitclip.study import _plan
 from tests.processes.studies import backups
 from tests.processes.studies import check_trials
 from tests.processes.studies import is_running
 from tests.processes.studies import sqlite
 from tests.processes.studies import workers_of
+from tests.study_files import store_running_trial
 from tests.study_files import write_study
 from tests.subprocesses import LIMIT
 from tests.subprocesses import environment
@@ -143,6 +146,8 @@ def test_kills(long_study, undisturbed):
         complete(*arguments)
         assert check_trials(sqlite(results)) == undisturbed
         assert not list(results.glob("backups/*"))
+        # No file that a killed process was writing.
+        assert len(list(results.glob("cells/*"))) == CELLS
 
 
 def test_damaged_files_of_the_compiler(long_study, undisturbed):
@@ -166,10 +171,8 @@ def test_damaged_files_of_the_compiler(long_study, undisturbed):
     assert len(records) == 2
 
 
-UNREACHABLE = "The database cannot be reached; next"
-
-
-def test_a_server_that_is_stopped_and_started_again(long_study, undisturbed, server):
+def test_a_server_that_is_stopped(long_study, undisturbed, server):
+    """The commands say so, and others go on with the study."""
     results = long_study.with_name("server")
     arguments = (long_study, results, "--storage", server.url)
     with contextlib.ExitStack() as stack:
@@ -177,14 +180,38 @@ def test_a_server_that_is_stopped_and_started_again(long_study, undisturbed, ser
         wait_for(lambda: len(backups(results)) > 1, "two trainings")
         assert [process.poll() for process, _ in commands] == [None, None]
         server.stop()
-        wait_for(
-            lambda: all(UNREACHABLE in log.read_text() for _, log in commands),
-            "attempts to reach the server",
-        )
+        for process, log in commands:
+            process.wait(LIMIT)
+            assert "error: The database of the study failed" in log.read_text()
         server.start()
+        commands = [stack.enter_context(running(*arguments)) for _ in range(2)]
         for command in commands:
             wait_until_complete(*command)
         assert check_trials(server.driver_url) == undisturbed
+
+
+def test_workers_say_that_they_wait(tmp_path):
+    """For a process of another machine, of which nothing more is heard."""
+    path = write_study(tmp_path, {"backend": "jax", "epochs": 1})
+    loaded, results = study.load(path), tmp_path / "results"
+    store_running_trial(loaded, results, _plan.cells(loaded, {})[0])
+    with running(path, results, "--workers", "2") as process_and_log:
+        written = wait_until_complete(*process_and_log)
+    assert "waiting for symmetric 0.4 CE plain 0.1 0, " in written
+
+
+def test_a_cell_of_a_killed_process_is_taken_at_once(long_study):
+    """Long before it counts as silent."""
+    results = long_study.with_name("at-once")
+    arguments = (long_study, results, "--grace-period", "600")
+    with running(*arguments) as (process, log):
+        wait_for_training(results, process, log)
+        process.kill()
+        process.wait(LIMIT)
+    (backup,) = backups(results)
+    with running(*arguments) as (process, log):
+        wait_for_training(results, process, log)
+        assert [*backups(results)] == [backup]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from tests.processes.tuning_worker import NAME  # noqa: E402
 from tests.processes.tuning_worker import wait_until_running  # noqa: E402
 from tests.subprocesses import environment  # noqa: E402
 from tests.subprocesses import finish_well  # noqa: E402
+from tests.subprocesses import run_well  # noqa: E402
 from tests.subprocesses import started  # noqa: E402
 
 pytestmark = pytest.mark.timeout(600)
@@ -121,6 +122,40 @@ def test_worker_processes_and_one_is_killed(url, hold, expected):
     with searching(url, 2, hold, "kill") as process:
         assert result(process) == expected
     assert_what_failed_was_repeated(url)
+
+
+TEXTS = """
+import sys
+import keras
+import numpy as np
+from keras_logitclip import tuning
+
+texts = np.array(["a good film", "a bad film", "good", "bad"] * 20)
+vectorization = keras.layers.TextVectorization(output_mode="multi_hot")
+vectorization.adapt(texts)
+found = tuning.search_tau(
+    lambda: keras.Sequential(
+        [keras.Input((), dtype="string"), vectorization, keras.layers.Dense(2)]
+    ),
+    texts,
+    np.arange(80) % 2,
+    taus=[1.0],
+    epochs=2,
+    storage=sys.argv[1],
+    verbose=False,
+)
+print(found)
+"""
+
+
+def test_texts_are_the_same_in_another_process(url):
+    def search():
+        command = [sys.executable, "-c", TEXTS, url]
+        return run_well(command, env=environment("tensorflow"))
+
+    assert search() == search()
+    (trial,) = trials_of(url, "search_tau")
+    assert trial.state == STATES.COMPLETE
 
 
 def test_one_postgresql_server_for_two_processes(server, hold, expected):

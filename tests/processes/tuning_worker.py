@@ -26,6 +26,7 @@ LABELS = np.arange(240) % 4
 X = np.eye(4, dtype="float32")[LABELS]
 NOISY = noise.symmetric(LABELS, 0.3, 4, exact=True, seed=0)
 NAME = "processes"
+POLICY = "mixed_bfloat16"
 # The environment variable by which worker processes know the file.
 HOLD = "TUNING_WORKER_HOLD"
 
@@ -40,6 +41,8 @@ class Held(keras.Sequential):
 
 
 def build_model():
+    # Set by `main`, which worker processes do not call.
+    assert keras.config.dtype_policy().name == POLICY
     return Held([keras.Input((4,)), keras.layers.Dense(4)])
 
 
@@ -72,19 +75,20 @@ def kill_one(url, hold):
 
 def main(url, workers, hold, kill=None):
     os.environ[HOLD] = hold
+    keras.config.set_dtype_policy(POLICY)
     if kill:
         threading.Thread(target=kill_one, args=(url, hold), daemon=True).start()
     found = tuning.search_tau(
         build_model,
         X,
         NOISY.labels,
-        taus=[0.3, 1.0, 3.0],
+        taus=[0.3, 1.0, float("inf")],
         epochs=2,
         storage=url,
         study_name=NAME,
         workers=int(workers),
-        # Long enough for a process that waits for a busy machine.
-        grace_period=5,
+        # A process of this machine that was killed is noticed without it.
+        grace_period=600,
         verbose=False,
     )
     print(json.dumps({"best": found.best_tau, "rows": found.rows}))

@@ -1,0 +1,87 @@
+"""Functions of the user that a study file names."""
+
+import contextlib
+import functools
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_logitclip.study._config import Study
+
+
+def import_function(study: Study, name: str) -> Callable:
+    """Returns a function given as "module:function", beside the study or installed.
+
+    Wherever it runs, it can import what lies beside the study.
+    """
+    folder = study.folder.resolve()
+    module, function = name.split(":")
+    try:
+        with _importable(folder):
+            own = getattr(_import_module(folder, module), function)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(f"Cannot use {name!r}: {error}") from error
+
+    if not callable(own):
+        raise ValueError(f"Cannot use {name!r}: it is no function, but {own!r}")
+
+    @functools.wraps(own)
+    def run(*arguments, **settings):
+        _check_call(name, own, arguments, settings)
+        with _importable(folder):
+            return own(*arguments, **settings)
+
+    return run
+
+
+def _check_call(name, own, arguments, settings):
+    """Raises an error for a function without such arguments, before it runs."""
+    try:
+        signature = inspect.signature(own)
+    except ValueError:  # It is one of C.
+        return
+    try:
+        signature.bind(*arguments, **settings)
+    except TypeError as error:
+        raise ValueError(f"Cannot use {name!r}{signature}: {error}") from error
+
+
+def _import_module(folder, name):
+    """Executes a module of the folder under a name that other folders do not have."""
+    path = folder / f"{name}.py"
+    if not path.is_file():  # Installed, or part of a package.
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(f"{name} of {folder}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _importable(folder):
+    """Lets modules of a folder be imported, and none of another one by their names."""
+    names = {path.stem for path in folder.glob("[!_]*.py")}
+    elsewhere = {name: sys.modules.pop(name) for name in names & sys.modules.keys()}
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            # Not all that is below: packages can be installed there.
+            own = folder / name.partition(".")[0]
+            place = _place(sys.modules[name])
+            if place == own.with_suffix(".py") or place.is_relative_to(own):
+                del sys.modules[name]
+        sys.modules.update(elsewhere)
+
+
+def _place(module):
+    file = getattr(module, "__file__", None)
+    # A folder without `__init__.py` has only a path.
+    return Path(file or next(iter(getattr(module, "__path__", ())), ""))
