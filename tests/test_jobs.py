@@ -668,6 +668,19 @@ def test_models_are_told_by_what_is_built(one, other, equal):
     assert (descriptions[0] == descriptions[1]) is equal
 
 
+def test_models_that_share_weights_are_refused():
+    whole, layer = model(), keras.layers.Dense(2)
+
+    def with_shared_layer():
+        return keras.Sequential([keras.Input((3,)), layer, keras.layers.Dense(2)])
+
+    for build in (lambda: whole, with_shared_layer):
+        with pytest.raises(ValueError, match="share . trainable weights.*kernel"):
+            describe_model(build, rows())
+    layer.trainable = False
+    describe_model(with_shared_layer, rows())
+
+
 IN_A_PROCESS = """
 import keras
 import numpy as np

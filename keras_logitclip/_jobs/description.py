@@ -70,6 +70,9 @@ def describe_model(build: Callable[[], keras.Model], inputs=None) -> str:
         build: Function without arguments.
         inputs: A batch that a model without inputs of its own is called with.
             Defaults to `None`.
+
+    Raises:
+        ValueError: If the models share weights, with which trainings would go on.
     """
     models = []
     for seed in (0, 1):
@@ -77,6 +80,7 @@ def describe_model(build: Callable[[], keras.Model], inputs=None) -> str:
         models.append(build())
         if inputs is not None and not models[-1].built:
             models[-1].predict_on_batch(inputs)
+    _check_apart(*models)
     pairs = zip(
         *(map(keras.ops.convert_to_numpy, m.variables) for m in models), strict=True
     )
@@ -98,6 +102,18 @@ def describe_model(build: Callable[[], keras.Model], inputs=None) -> str:
     details.append(fingerprint(*equal))
     details += [str(variable.shape) for variable in model.variables]
     return f"{model.count_params()} parameters, {_hash(details)}"
+
+
+def _check_apart(one, other):
+    weights = {id(weight) for weight in one.trainable_variables}
+    shared = [w.path for w in other.trainable_variables if id(w) in weights]
+    if shared:
+        raise ValueError(
+            "Expected the function that builds the model to make new weights each "
+            "time, with which every training begins anew. Received: models that share "
+            f"{len(shared)} trainable weights, such as {shared[0]!r}. Make all layers "
+            "inside of the function, or freeze them with `layer.trainable = False`"
+        )
 
 
 def _vocabulary(layer):
