@@ -62,6 +62,16 @@ def test_any_folder_holds_a_database(name, tmp_path):
         study.add_trial(optuna.trial.create_trial(value=1.0))
 
 
+def test_a_name_that_an_older_sqlalchemy_would_cut_is_refused(monkeypatch):
+    def unquoted(url, hide_password):
+        return f"sqlite:///{url.database}"
+
+    monkeypatch.setattr(sqlalchemy.URL, "render_as_string", unquoted)
+    with pytest.raises(ValueError, match="needs SQLAlchemy 2.1 .*'what.one.db'"):
+        storage.file_url("what?one.db")
+    assert storage.file_url("one.db") == "sqlite:///one.db"
+
+
 def test_settings_that_differ_are_refused():
     open_study(epochs=3, loss="CE")
     open_study(epochs=3, loss="CE")

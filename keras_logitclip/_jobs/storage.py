@@ -34,7 +34,14 @@ def file_url(path: str | os.PathLike) -> str:
     import sqlalchemy
 
     url = sqlalchemy.URL.create("sqlite", database=str(path))
-    return url.render_as_string(hide_password=False)
+    url = url.render_as_string(hide_password=False)
+    if sqlalchemy.make_url(url).database != str(path):
+        raise ValueError(
+            "A database in a file of such a name needs SQLAlchemy 2.1 or later, or a "
+            f'name without "?". Received: {str(path)!r}, SQLAlchemy '
+            f"{sqlalchemy.__version__}"
+        )
+    return url
 
 
 def check_storage(storage: str) -> str:
