@@ -17,6 +17,7 @@ from keras_logitclip._jobs import queue
 from keras_logitclip._jobs import storage
 
 optuna = pytest.importorskip("optuna")
+sqlalchemy = pytest.importorskip("sqlalchemy")
 
 from keras_logitclip import tuning  # noqa: E402
 from keras_logitclip.tuning import _search  # noqa: E402
@@ -452,6 +453,15 @@ def test_a_file_that_is_locked_or_damaged(happen, message, pretended, monkeypatc
     if connection:
         connection.close()
     assert not pretended.trained
+
+
+def test_a_database_that_fails_where_the_result_is_read(pretended, monkeypatch):
+    def fail(study):
+        raise sqlalchemy.exc.OperationalError("SELECT", {}, OSError("It is gone."))
+
+    monkeypatch.setattr(_search, "rows_of", fail)
+    with pytest.raises(ConnectionError, match="call goes on with it. It is gone."):
+        search()
 
 
 def test_a_folder_that_is_missing(pretended):

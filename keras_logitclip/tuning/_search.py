@@ -187,9 +187,12 @@ def search_tau(
     settings = {**_settings(task, plan), **data_settings}
     study = storages.open_study(url, study_name, settings)
     total = task.epochs * plan.count()
-    with progress_bar(
-        study_name, total, lambda: (epochs_spent(study), ""), verbose
-    ) as show:
+    with (
+        storages.explained_errors(),
+        progress_bar(
+            study_name, total, lambda: (epochs_spent(study), ""), verbose
+        ) as show,
+    ):
         if workers == 1:
             _work(study, task, plan, grace_period, show)
         else:
@@ -200,8 +203,8 @@ def search_tau(
                 is_complete=lambda: not _progress(study, plan)[0],
                 on_poll=show,
             )
-    best = _progress(study, plan)[1][0]
-    rows, spent = rows_of(study), epochs_spent(study)
+        best = _progress(study, plan)[1][0]
+        rows, spent = rows_of(study), epochs_spent(study)
     return TauSearch(best.tau, best.learning_rate, rows, task.epochs, spent, study_name)
 
 
