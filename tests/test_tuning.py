@@ -614,6 +614,7 @@ BAD_ARGUMENTS = {
     "loss": ({"loss": "sparse"}, "`loss`.*Received: loss='sparse'"),
     "one-hot-loss": ({"loss": "categorical_crossentropy"}, "shape"),
     "storage": ({"storage": "redis://user:secret@host"}, "`storage`.*another URL"),
+    "storage-memory": ({"storage": "sqlite:///:memory:"}, "`storage`.*another URL"),
     "storage-type": ({"storage": 1}, "`storage`.*<class 'int'>"),
     "no-study-name": ({"study_name": ""}, "`study_name`.*Received: study_name=''"),
     "study-name": ({"study_name": "a/b"}, "`study_name`.*Received: study_name='a/b'"),

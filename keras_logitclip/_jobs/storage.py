@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 _POSTGRESQL = re.compile(r"postgres(ql)?(\+psycopg)?://")
+# Worker processes and later calls would each find another database.
+_IN_MEMORY = ("sqlite:///", "sqlite:///:memory:")
 _RETRY_SECONDS = 0.5
 # What is wrong when two processes make tables, and their first rows, at once.
 _MADE_JUST_NOW = ("already exists", "UNIQUE constraint", "unique constraint")
@@ -46,16 +48,17 @@ def file_url(path: str | os.PathLike) -> str:
 
 def check_storage(storage: str) -> str:
     """Returns the URL of the database, if it is SQLite or PostgreSQL."""
-    if isinstance(storage, str) and storage.startswith("sqlite:///"):
+    is_text = isinstance(storage, str)
+    if is_text and storage.startswith("sqlite:///") and storage not in _IN_MEMORY:
         return storage
-    if isinstance(storage, str) and _POSTGRESQL.match(storage):
+    if is_text and _POSTGRESQL.match(storage):
         # Whatever driver SQLAlchemy would choose, it is this one that is installed.
         return _POSTGRESQL.sub("postgresql+psycopg://", storage, count=1)
     # The value is not shown: it may hold a password.
     raise ValueError(
         "Invalid value for argument `storage`: expected `None`, or a URL such as "
         '"sqlite:///search.db" or "postgresql://user:password@host/database". '
-        f"Received: {'another URL' if isinstance(storage, str) else type(storage)}"
+        f"Received: {'another URL' if is_text else type(storage)}"
     )
 
 
