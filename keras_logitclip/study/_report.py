@@ -9,7 +9,6 @@ from keras_logitclip._jobs import files
 from keras_logitclip.study._pictures import NAMES
 from keras_logitclip.study._pictures import draw_pictures
 from keras_logitclip.study._pictures import one_line
-from keras_logitclip.study._summary import CANDIDATE
 from keras_logitclip.study._summary import METHOD
 from keras_logitclip.study._summary import evaluate
 
@@ -224,7 +223,7 @@ def _notes(records, results):
         for name in ("seed", "epochs", "learning_rate")
     )
     yield (
-        f"Trained cells: {len(records)} of {_planned(records, results)}, with {epochs} "
+        f"Trained cells: {len(records)}{_planned(records)}, with {epochs} "
         f"epochs, seeds {seeds} and learning rates {rates}."
     )
     chosen = results.chosen
@@ -251,11 +250,8 @@ def _notes(records, results):
     yield f"Versions: {'; '.join(sorted(versions))}{commits}."
 
 
-def _planned(records, results):
-    """Counts the cells of the newest plan, of what has been begun."""
-    config = max(records, key=lambda record: record["started"])["config"]
-    selecting = min(config["select_seeds"] or config["seeds"], config["seeds"])
-    candidates = results.summary.drop_duplicates(CANDIDATE[1:])
-    methods = len(candidates.drop_duplicates(METHOD[1:]))
-    of_noise = selecting * len(candidates) + (config["seeds"] - selecting) * methods
-    return of_noise * len(config["noise"])
+def _planned(records):
+    """Returns the number of planned cells in words, if the records have it."""
+    # Those of the folder `cells` have not.
+    planned = {record["planned"] for record in records if "planned" in record}
+    return f" of {max(planned)}" if planned else ""

@@ -179,11 +179,13 @@ def trials_of_cells(opened, study: _config.Study) -> dict:
 def records(opened, study: _config.Study) -> list[dict]:
     """Returns the records of the cells that are trained, in the order of the study.
 
-    Their configuration is that of the study as it is now: it has grown, or lost parts.
+    Their configuration and the number of planned cells are those of the study as it is
+    now: it has grown, or lost parts.
     """
     trials = trials_of_cells(opened, study).values()
     trained = [trial.user_attrs[_RECORD] for trial in trials if _is_trained(trial)]
-    return [{**record, "config": study.config} for record in trained]
+    as_now = {"config": study.config, "planned": _plan.count(study)}
+    return [{**record, **as_now} for record in trained]
 
 
 def _is_trained(trial):
