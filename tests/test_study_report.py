@@ -404,7 +404,7 @@ GCE   best by test labels       89.0               80.0
         "Trained cells: 14 of 28, with 3 epochs, seeds 0, 1 and learning rates 0.1, "
         "0.3, 1.",
         "The methods had different numbers of trials: plain 1 to 2, LogitClip 1 to 3. "
-        "Who tries more finds more; the taus in report.md have equal numbers.",
+        "Who tries more finds more; `trials` in the study file makes them equal.",
         "plain: the best candidate by clean test labels would give 6.0 points more on "
         "average, 6.0 at most (CE, symmetric 0.5).",
         "LogitClip: the best candidate by clean test labels would give 0.0 points "

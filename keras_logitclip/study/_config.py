@@ -253,8 +253,8 @@ def _candidates(settings):
 def _draw(key, candidates, trials):
     """Returns so many candidates, or all of them.
 
-    A candidate's place in the draw depends on itself alone, so that a study that grows
-    keeps those that it has.
+    A candidate's place in the draw depends on itself alone, so that more trials keep
+    those that are drawn, and more candidates displace few of them.
     """
 
     def place(candidate):

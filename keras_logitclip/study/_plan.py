@@ -51,7 +51,7 @@ def cells(study: Study, accuracies: Mapping[Cell, float]) -> list[Cell]:
     """Returns the trainings of a study as far as they are known.
 
     These are all candidates with the seeds that select, and what these select with the
-    other seeds. Cells in a row have as much in common as they can.
+    other seeds. Of one seed, cells in a row have as much in common as they can.
     """
     chosen = {
         (noise, key): _chosen(study, noise, key, accuracies)

@@ -232,7 +232,7 @@ def _notes(records, results):
         counts = (f"{NAMES[method]} {count}" for method, count in trials.items())
         yield (
             f"The methods had different numbers of trials: {', '.join(counts)}. Who "
-            "tries more finds more; the taus in report.md have equal numbers."
+            "tries more finds more; `trials` in the study file makes them equal."
         )
     for method, rows in chosen[chosen.trials > 1].groupby("method", sort=False):
         worst = rows.loc[rows.cost.idxmax()]
