@@ -107,6 +107,11 @@ def negative():
     return x_train, y_train - 1, x_test, y_test
 
 
+def mixed():
+    x_train, y_train, *_ = load()
+    return x_train, np.array([None, *y_train[1:]], object)
+
+
 def text():
     x_train, y_train, x_test, y_test = load()
     return x_train.astype(str), y_train, x_test.astype(str), y_test

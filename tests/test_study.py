@@ -557,6 +557,7 @@ BAD_CELLS = {
     "shapes": (own_data("other_shapes"), r"one shape.*\(240, 6\).*\(80, 5\)"),
     "one-hot": (own_data("one_hot"), r"class ids.*float64 of shape \(240, 4\)"),
     "negative": (own_data("negative"), "class ids, integers from 0"),
+    "mixed": (own_data("mixed"), "all class ids or all names. '<' not supported"),
     "text": (own_data("text"), "samples of .* to be finite numbers.*<U3"),
     "too-many": ({"data": {"train_samples": 241}}, "at most 240.*Received: 241"),
     "no-mapping": (
@@ -829,6 +830,7 @@ BAD_TABLES = {
     "label": ({"label": "lable"}, texts(9), r"column 'lable'. Received: \['category'"),
     "text": ({"text": "txt"}, texts(9), "a column 'txt'. Received: .*'text'"),
     "no-text": ({"text": None}, texts(9), r"numbers in all columns.*\['text'\]"),
+    "gap": ({"text": None}, [(0, 1.5), (1, "")], r"without gaps.*\['text'\]"),
     "row": ({}, [*texts(9), ("card", "text", "more")], "ParserError"),
     "rows": ({}, [("card", "text", "more")], "a name for each column"),
     "no-label": ({}, [*texts(9), ("", "text")], "nothing in some rows"),

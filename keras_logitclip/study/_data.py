@@ -74,7 +74,13 @@ def _load(study, data_dir):
         arrays = _files.read_arrays(_folders(study, data_dir), settings)
     _check(settings, arrays)
     x_train, y_train, *test = arrays
-    ids = np.unique(np.concatenate(arrays[1::2]), return_inverse=True)[1]
+    try:
+        ids = np.unique(np.concatenate(arrays[1::2]), return_inverse=True)[1]
+    except TypeError as error:  # Objects, which can be of any kind.
+        raise ValueError(
+            f"Expected the labels of {settings.name!r} to be all class ids or all "
+            f"names. {error}"
+        ) from error
     if test:
         return x_train, ids[: len(y_train)], test[0], ids[len(y_train) :]
     try:

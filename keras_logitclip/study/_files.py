@@ -104,8 +104,8 @@ def _samples(table, text):
     others = [name for name in table if table[name].dtype.kind not in "iufb"]
     if others:
         raise ValueError(
-            "expected numbers in all columns but `label`, or one column as `text`. "
-            f"Received: {others[:10]}"
+            "expected numbers in all columns but `label`, without gaps, or one column "
+            f"as `text`. Received: {others[:10]}"
         )
     return table.to_numpy("float64")
 
