@@ -110,7 +110,9 @@ def _add_study_command(commands):
     )
     actions = parser.add_subparsers(metavar="action", required=True)
     run = _add_action(actions, "run", "train what is not trained yet")
-    run.add_argument("--data-dir", help="folder of the data sets' original files")
+    run.add_argument(
+        "--data-dir", help="folder of the data sets' original files, or of your own"
+    )
     run.add_argument(
         "--workers", type=int, default=1, help="processes on this machine (default: 1)"
     )

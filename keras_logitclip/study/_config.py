@@ -214,7 +214,7 @@ class Study:
 
     Attributes:
         name: The name: that of the file.
-        folder: The folder of the file. Files that it names are relative to it.
+        folder: The folder of the file, and of modules and files that it names.
         settings: All settings, with the defaults of those left out.
     """
 

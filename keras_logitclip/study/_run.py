@@ -54,8 +54,9 @@ def run(
             which means `results/<name of the study>` in the working directory.
         storage: URL of the database, `"sqlite:///..."` or `"postgresql://..."`.
             Defaults to `None`, which means the file `study.db` in `results`.
-        data_dir: Folder of the data sets' original files, as in `datasets.load`.
-            Defaults to `None`, which means that Keras downloads them.
+        data_dir: Folder of the data sets' original files, as in `datasets.load`, and
+            of the files that the study names. Defaults to `None`, which means that
+            Keras downloads the former and the latter are beside the study file.
         workers: Number of processes to start on this machine. Defaults to `1`: none
             but the calling one.
         grace_period: Seconds without sign of life after which a process of another
