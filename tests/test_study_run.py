@@ -292,6 +292,16 @@ def test_records_of_other_data_are_not_taken_up(trained):
     assert len(trained) == 2
 
 
+def test_a_worker_with_other_data_trains_nothing(trained):
+    loaded = load(epochs=1)
+    run(loaded, results="results")
+    path = Path("study_samples.py")
+    path.write_text(path.read_text().replace("(320) % 4", "(320) // 2 % 4"))
+    with pytest.raises(ValueError, match="Received: contents of the data: "):
+        _run._work_in_process(loaded, Path("results"), None, None, 60, None)
+    assert len(trained) == 1
+
+
 def test_results_of_a_newer_version_are_refused(monkeypatch):
     loaded = load(epochs=1)
     with monkeypatch.context() as patch:

@@ -212,7 +212,10 @@ def _work_in_process(study, folder, storage, data_dir, grace_period, message):
         processes.exit_with_parent()
         message.value = text.encode()[:_LONGEST]
 
-    opened, data = open_store(study, folder, storage), _data.load_data(study, data_dir)
+    data = _data.load_data(study, data_dir)
+    # A function of the user may return other data each time.
+    contents = {"contents of the data": data.fingerprint}
+    opened = open_store(study, folder, storage, contents)
     _work(opened, study, folder, data, data_dir, grace_period, on_progress)
 
 
