@@ -861,7 +861,7 @@ BAD_ARRAYS = {
         "cannot be loaded.*allow_pickle",
     ),
     "nan": ({"x_train": [[math.nan]], "y_train": [0]}, "to be finite numbers"),
-    "one-sample": ({"x_train": [[1.0]], "y_train": [0]}, "split off what to test on"),
+    "one-sample": ({"x_train": [[1.0]], "y_train": [0]}, "`test_split`: .* holds out"),
     "lengths": ({"x_train": [[1.0], [2.0]], "y_train": [0]}, "a label for each sample"),
     "labels": ({"x_train": [[1.0]], "y_train": [0.5]}, "or names of classes.*float64"),
 }

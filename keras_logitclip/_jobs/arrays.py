@@ -75,7 +75,10 @@ def _as_batch(array):
 
 
 def split(
-    labels: np.ndarray, validation_split: float, seed: int
+    labels: np.ndarray,
+    validation_split: float,
+    seed: int,
+    name: str = "validation_split",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns positions to train on and to hold out: that share of each class.
 
@@ -92,10 +95,10 @@ def split(
         kept += [] if count else [int(label)]
     if sum(map(len, held_out)) == 0:
         raise ValueError(
-            "Invalid value for argument `validation_split`: expected a number between "
-            "0 and 1, a share that holds out some samples. Received: "
-            f"validation_split={validation_split!r}, {len(labels)} samples of "
-            f"{len(classes)} classes"
+            f"Invalid value for argument `{name}`: expected a number between 0 and 1, "
+            "a share that holds out some samples. Received: "
+            f"{name}={validation_split!r}, {len(labels)} samples of {len(classes)} "
+            "classes"
         )
     if kept:
         warnings.warn(

@@ -83,10 +83,7 @@ def _load(study, data_dir):
         ) from error
     if test:
         return x_train, ids[: len(y_train)], test[0], ids[len(y_train) :]
-    try:
-        rows, test_rows = split(ids, settings.test_split, _SUBSET_SEED)
-    except ValueError as error:
-        raise ValueError(f"Cannot split off what to test on. {error}") from error
+    rows, test_rows = split(ids, settings.test_split, _SUBSET_SEED, "test_split")
     return x_train[rows], ids[rows], x_train[test_rows], ids[test_rows]
 
 
