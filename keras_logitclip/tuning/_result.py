@@ -53,12 +53,13 @@ class TauSearch:
         return "\n".join(lines)
 
     def _edge(self):
-        """Returns what to do if the best learning rate is the last one of them."""
-        rates = sorted({row["learning_rate"] for row in self.rows})
-        if len(rates) == 1 or self.best_learning_rate not in (rates[0], rates[-1]):
-            return []
-        which = "small" if self.best_learning_rate == rates[0] else "larg"
-        return [f"That is the {which}est learning rate: try {which}er ones as well."]
+        """Returns what to do if the best learning rate is at the edge of all."""
+        rates = {row["learning_rate"] for row in self.rows}
+        if len(rates) > 1 and self.best_learning_rate == min(rates):
+            return ["That is the smallest learning rate: try smaller ones as well."]
+        if len(rates) > 1 and self.best_learning_rate == max(rates):
+            return ["That is the largest learning rate: try larger ones as well."]
+        return []
 
     def plot(self, ax=None):
         """Draws the accuracies over `tau`, with a line for each learning rate.
