@@ -250,12 +250,13 @@ def test_processes_have_the_settings_of_keras():
     assert json.loads(Path("settings.json").read_text()) == here
 
 
-def test_an_error_in_a_job_ends_the_work_and_the_job_is_missing_again():
+@pytest.mark.parametrize("error", [KeyError("broken"), json.JSONDecodeError("", "", 0)])
+def test_an_error_in_a_job_ends_the_work_and_the_job_is_missing_again(error):
     def failing(trial, job):
-        raise KeyError("broken")
+        raise error
 
     study = open_study()
-    with pytest.raises(KeyError, match="broken"):
+    with pytest.raises(type(error)):
         work(study, failing)
     assert [trial.state for trial in study.get_trials()] == [STATES.FAIL]
     assert not queue.complete_trials(study)
@@ -302,7 +303,7 @@ def test_a_silent_job_is_waited_for(process):
     study = open_study()
     take(study, JOBS[0], process)
     messages = []
-    work(study, lambda trial, job: 0.0, JOBS[:2], 1.5, messages.append)
+    work(study, lambda trial, job: 0.0, JOBS[:2], 3, messages.append)
     waiting = [message for message in messages if message]
     assert len(waiting) > 1
     assert all(re.fullmatch(r"waiting for CE 0, \d s", text) for text in waiting)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from keras_logitclip._jobs.storage import explained_damages
 from keras_logitclip._jobs.storage import explained_errors
 from keras_logitclip._jobs.storage import import_optuna
 
@@ -36,7 +37,8 @@ def job_of(trial) -> Job | None:
 
 def trials_of(study, *states) -> list:
     """Returns the trials that are in one of these states; all of them for none."""
-    trials = study.get_trials(deepcopy=False, states=states or None)
+    with explained_damages():
+        trials = study.get_trials(deepcopy=False, states=states or None)
     return [trial for trial in trials if job_of(trial)]
 
 

@@ -87,9 +87,10 @@ def open_study(url: str, study_name: str, settings: dict, growing: dict | None =
             sampler=optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
-        # First the trials: another process may store its settings and one just now.
-        has_trials = bool(study.get_trials(deepcopy=False))
-        stored = study.user_attrs.get("settings")
+        with explained_damages():
+            # First the trials: another process may store its settings and one just now.
+            has_trials = bool(study.get_trials(deepcopy=False))
+            stored = study.user_attrs.get("settings")
         is_new = not (stored or has_trials) and len(study.directions) == 1
         if not is_new and not isinstance(stored, dict):
             raise ValueError(
@@ -240,12 +241,20 @@ def explained_errors(
     try:
         yield
     except Exception as error:
-        # SQLite does not notice damages of the texts in it.
-        is_damaged = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
         cause = _cause(error)
-        if isinstance(error, ConnectionError) or not (cause or is_damaged):
+        if isinstance(error, ConnectionError) or not cause:
             raise
-        reason = f"It is damaged. {error}" if is_damaged else cause.orig
         raise ConnectionError(
-            f"The database of the study {what_happened} {reason}"
+            f"The database of the study {what_happened} {cause.orig}"
+        ) from error
+
+
+@contextlib.contextmanager
+def explained_damages():
+    """Says that texts in the database are damaged, which SQLite does not notice."""
+    try:
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConnectionError(
+            f"The database of the study is damaged. Move it elsewhere. {error}"
         ) from error
