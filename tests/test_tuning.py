@@ -562,6 +562,7 @@ BAD_ARGUMENTS = {
     "one-class": ({"y": LABELS * 0}, "`y`.*two classes or more"),
     "no-labels": ({"x": X[:0], "y": LABELS[:0]}, r"`y`.*shape \(0,\)"),
     "lengths": ({"x": X[:-1]}, r"`x`.*\(239, 4\)., 240 labels"),
+    "nan": ({"x": X * np.nan}, "finite logits. Received: NaN or infinity"),
     "split": ({"validation_split": 0.001}, "validation_split=0.001, 240 samples"),
     "split-1": ({"validation_split": 1}, "between 0 and 1.*Received:.*=1"),
     "validation": ({"validation_data": X}, "`validation_data`: expected a pair"),

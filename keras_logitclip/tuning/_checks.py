@@ -80,6 +80,9 @@ def check_model(task: Task) -> None:
                 f"{classes} classes for the labels",
                 f"outputs of shape {shapes}",
             )
+        if not np.isfinite(outputs).all():
+            remedy = "Look for them in the inputs first"
+            raise _unexpected("finite logits", f"NaN or infinity. {remedy}")
         if _ends_in_sigmoid(model) or look_like_probabilities(outputs):
             remedy = "Remove the softmax or sigmoid from its last layer"
             raise _unexpected("logits", f"a model that returns probabilities. {remedy}")
