@@ -37,10 +37,11 @@ def file_url(path: str | os.PathLike) -> str:
 
     url = sqlalchemy.URL.create("sqlite", database=str(path))
     url = url.render_as_string(hide_password=False)
-    if sqlalchemy.make_url(url).database != str(path):
+    # Optuna formats the URL, in which older versions leave braces as they are.
+    if sqlalchemy.make_url(url).database != str(path) or "{" in url:
         raise ValueError(
             "A database in a file of such a name needs SQLAlchemy 2.1 or later, or a "
-            f'name without "?". Received: {str(path)!r}, SQLAlchemy '
+            f'name without "?" and "{{". Received: {str(path)!r}, SQLAlchemy '
             f"{sqlalchemy.__version__}"
         )
     return url
