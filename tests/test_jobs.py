@@ -347,6 +347,25 @@ def test_a_process_that_others_took_for_dead_gives_way():
     assert trial.value == 2.0
 
 
+def test_two_processes_that_end_a_trial_at_once(monkeypatch):
+    """Each of them can find the trial running, and then the other one ends it."""
+    study, other = open_study(), open_study()
+    take(study, JOBS[0], queue._this_process())
+
+    def end(ended, trial, state, values):
+        other.tell(trial.number, state=STATES.FAIL)
+
+    monkeypatch.setattr(queue, "_has_ended", lambda *process: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(study.sampler, "after_trial", end)
+        assert not queue._running_jobs(study, {}, 60)
+        queue._take_and_run(study, JOBS[0], lambda trial, job: 1.0, 60)
+    assert [trial.state for trial in study.get_trials()] == [STATES.FAIL] * 2
+    work(study, lambda trial, job: 2.0, JOBS[:1])
+    (trial,) = queue.complete_trials(study).values()
+    assert trial.value == 2.0
+
+
 # Files.
 
 

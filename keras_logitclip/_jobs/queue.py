@@ -107,6 +107,13 @@ def _take_and_run(study, job, run, grace_period):
     except optuna.exceptions.UpdateFinishedTrialError:
         pass  # Others took this process for dead, and do the job.
     finally:
+        _end(study, trial, state, value)
+
+
+def _end(study, trial, state, value=None):
+    """Ends a trial, unless another process has ended it."""
+    # Optuna's `skip_if_finished` looks first, and fails if it is ended just then.
+    with contextlib.suppress(import_optuna().exceptions.UpdateFinishedTrialError):
         study.tell(trial.number, value, state=state, skip_if_finished=True)
 
 
@@ -143,7 +150,7 @@ def _running_jobs(study, silent_since, grace_period):
         sign = trial.user_attrs.get(_SIGN_OF_LIFE)
         silent = now - silent_since.setdefault((trial.number, sign), now)
         if silent > grace_period or _has_ended(*trial.user_attrs[_PROCESS]):
-            study.tell(trial.number, state=states.FAIL, skip_if_finished=True)
+            _end(study, trial, states.FAIL)
         else:
             jobs.add(job_of(trial))
     return jobs
