@@ -77,6 +77,7 @@ def open_study(url: str, study_name: str, settings: dict, growing: dict | None =
     optuna = import_optuna()
     with contextlib.ExitStack() as stack:
         stack.enter_context(explained_errors("cannot be opened."))
+        stack.enter_context(explained_damages())
         stack.callback(optuna.logging.set_verbosity, optuna.logging.get_verbosity())
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         if url.startswith("sqlite"):
@@ -88,10 +89,9 @@ def open_study(url: str, study_name: str, settings: dict, growing: dict | None =
             sampler=optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
-        with explained_damages():
-            # First the trials: another process may store its settings and one just now.
-            has_trials = bool(study.get_trials(deepcopy=False))
-            stored = study.user_attrs.get("settings")
+        # First the trials: another process may store its settings and one just now.
+        has_trials = bool(study.get_trials(deepcopy=False))
+        stored = study.user_attrs.get("settings")
         is_new = not (stored or has_trials) and len(study.directions) == 1
         if not is_new and not isinstance(stored, dict):
             raise ValueError(
@@ -252,7 +252,7 @@ def explained_errors(
 
 @contextlib.contextmanager
 def explained_damages():
-    """Says that texts in the database are damaged, which SQLite does not notice."""
+    """Says that texts in the database, or in its errors, are damaged."""
     try:
         yield
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
