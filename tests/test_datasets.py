@@ -283,8 +283,17 @@ def test_images_in_another_order(tmp_path):
     exchanged = CLEAN[[1, 0, *range(2, 50)]]
     with pytest.raises(ValueError, match="at 2 of 50 positions, the first at 0"):
         datasets.load_human_labels(path, "worse", exchanged)
-    with pytest.raises(ValueError, match="of all 50 images .* Received: 45 labels"):
-        datasets.load_human_labels(path, "worse", CLEAN[:45])
+    with pytest.raises(ValueError, match="of the 50 images .* Received: 51 labels"):
+        datasets.load_human_labels(path, "worse", np.append(CLEAN, 0))
+
+
+def test_human_labels_of_the_first_images(tmp_path):
+    path = write_labels(tmp_path / "labels.pt", cifar10n())
+    noisy = datasets.load_human_labels(path, "worse", CLEAN[:45])
+    np.testing.assert_array_equal(noisy.labels, cifar10n()["worse_label"][:45])
+    np.testing.assert_array_equal(noisy.clean, CLEAN[:45])
+    with pytest.raises(ValueError, match="at 2 of 45 positions"):
+        datasets.load_human_labels(path, "worse", CLEAN[[1, 0, *range(2, 45)]])
 
 
 BAD_Y_TRAIN = {

@@ -599,7 +599,7 @@ def test_human_labels_of_other_images():
     with pytest.raises(FileNotFoundError, match="the file 'human.pt' in: "):
         run(loaded)
     write_human_labels(np.arange(30) % 10)
-    with pytest.raises(ValueError, match="all 30 images.*Received: 240 labels"):
+    with pytest.raises(ValueError, match="the 30 images.*Received: 240 labels"):
         run(loaded)
 
 

@@ -59,12 +59,13 @@ def load_human_labels(
     Args:
         path: Path of the file.
         kind: A kind or a name of the table.
-        y_train: The labels of all training images, as `load` returns them: for
-            CIFAR-100 the fine ones, also for coarse kinds. They have to equal the
-            file's clean labels, which shows that the images are in its order.
+        y_train: The labels of the training images, as `load` returns them, or of the
+            first ones, if you use no others: for CIFAR-100 the fine ones, also for
+            coarse kinds. They have to equal the file's clean labels, which shows that
+            the images are in its order.
 
     Returns:
-        `NoisyLabels`.
+        `NoisyLabels` of these images.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -106,6 +107,7 @@ def load_human_labels(
             f"Cannot read {path}: expected as many labels in `{chosen.noisy}` as in "
             f"`{chosen.clean}`. Received: {len(labels)} and {len(clean)}"
         )
+    labels, clean = labels[: len(y_train)], clean[: len(y_train)]
     return NoisyLabels(labels, clean, chosen.num_classes, kind=f"human, {name}")
 
 
@@ -145,12 +147,13 @@ def _labels(path, contents, key, num_classes):
 
 
 def _check_order(path, y_train, clean):
-    if len(y_train) != len(clean):
+    if len(y_train) > len(clean):
         raise ValueError(
-            f"Expected `y_train` to be the labels of all {len(clean)} images that "
-            f"{path} has labels for. Received: {len(y_train)} labels"
+            f"Expected `y_train` to be the labels of the {len(clean)} images that "
+            f"{path} has labels for, or of the first ones. "
+            f"Received: {len(y_train)} labels"
         )
-    different = np.flatnonzero(y_train != clean)
+    different = np.flatnonzero(y_train != clean[: len(y_train)])
     if different.size:
         raise ValueError(
             f"Expected `y_train` to equal the clean labels of {path}. Two orders of "
@@ -159,5 +162,5 @@ def _check_order(path, y_train, clean):
             "`keras_logitclip.datasets.load`, `keras.datasets` and torchvision have "
             "them, and the one of TensorFlow Datasets (TFDS). Take the images from "
             "one of the former, not shuffled. Received: other labels at "
-            f"{different.size} of {len(clean)} positions, the first at {different[0]}"
+            f"{different.size} of {len(y_train)} positions, the first at {different[0]}"
         )
