@@ -64,6 +64,20 @@ def flat_model(shape, num_classes):
     return keras.Sequential([keras.Input(shape), *layers])
 
 
+class Smoothed(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        targets = 0.9 * keras.ops.one_hot(y_true, 4) + 0.025
+        return keras.losses.categorical_crossentropy(targets, y_pred, from_logits=True)
+
+
+def smoothed(num_classes):
+    return Smoothed()
+
+
+def no_loss(num_classes):
+    return "mse"
+
+
 def probabilities(shape, num_classes):
     outputs = keras.layers.Dense(num_classes, activation="softmax")
     return keras.Sequential([keras.Input(shape), outputs])

@@ -21,6 +21,7 @@ from keras_logitclip import noise as noises
 from keras_logitclip.losses.presets import find_name
 from keras_logitclip.study.models import MODELS
 
+_FUNCTION = re.compile(r"[\w.]+:\w+")
 FORMAT = 2  # Of records. Raised when older versions could not use them.
 BACKENDS = ("tensorflow", "jax", "torch")
 SCHEDULES = ("constant", "steps", "cosine")
@@ -153,7 +154,7 @@ class MethodSettings(Section):
     learning_rates: LearningRates | None = None
 
     def __post_init__(self):
-        self.losses = tuple(map(find_name, self.losses))
+        self.losses = tuple(map(_check_loss, self.losses))
         if not any(self.values.values()) or self.normalize_gradient > bool(self.taus):
             raise ValueError(
                 "expected [[methods]] with `plain = true` or values of `taus` (which "
@@ -357,8 +358,12 @@ def _explained(message, title, section, kind):
     return f"expected {place} to be {expected}. Received: {reprlib.repr(value)}"
 
 
+def _check_loss(name):
+    return name if _FUNCTION.fullmatch(name) else find_name(name)
+
+
 def _check_name(section, name, choices):
-    if name not in choices and not re.fullmatch(r"[\w.]+:\w+", name):
+    if name not in choices and not _FUNCTION.fullmatch(name):
         raise ValueError(
             f"expected `name` in [{section}] to be one of {', '.join(choices)}, or a "
             f'function of yours as "module:function". Received: {name!r}'

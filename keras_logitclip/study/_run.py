@@ -142,6 +142,9 @@ def _prepare(study, data_dir):
     if ":" in study.settings.model.name:
         model = description.describe_model(lambda: _training.build_core(study, data))
         found["code of the model"] = model
+    for loss in {loss for loss, _ in study.candidates if ":" in loss}:
+        built = _training.build_loss(study, loss, data.num_classes)
+        found[f"loss {loss}"] = description.describe(built)
     return data, found
 
 
@@ -254,9 +257,13 @@ def _file_name(opened, study, cell):
     Another one for other settings, too: nothing of theirs is taken up.
     """
     settings = storages.stored_settings(opened)
-    shared = {name: settings[name] for name in settings if name[:6] != "noise "}
-    noise = settings[f"noise {cell.noise}"]
-    digest = files.digest([study.name, shared, noise, cell])
+    own = (f"noise {cell.noise}", f"loss {cell.loss}")
+    deciding = {
+        name: value
+        for name, value in settings.items()
+        if name in own or not name.startswith(("noise ", "loss "))
+    }
+    digest = files.digest([study.name, deciding, cell])
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', queue.name_of(cell))}-{digest[:8]}"
 
 

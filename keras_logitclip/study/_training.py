@@ -21,6 +21,7 @@ from keras.ops import convert_to_numpy
 import keras_logitclip
 from keras_logitclip import losses
 from keras_logitclip._jobs import arrays
+from keras_logitclip._jobs import description
 from keras_logitclip._jobs import files
 from keras_logitclip.callbacks import MemorizationMonitor
 from keras_logitclip.losses.presets import PRESETS
@@ -29,6 +30,7 @@ from keras_logitclip.noise import NoisyLabels
 from keras_logitclip.study import _config
 from keras_logitclip.study import _data
 from keras_logitclip.study import models
+from keras_logitclip.study._functions import import_function
 from keras_logitclip.study._plan import Cell
 
 # How many training samples to follow, half of them with a wrong label.
@@ -70,7 +72,7 @@ class Trainer:
             **cell._asdict(),
             "value": "inf" if cell.value == math.inf else cell.value,
             "noise_rate": noisy.rate,
-            "transition": noisy.transition.round(6).tolist(),
+            "labels": description.fingerprint(noisy.labels),
             "epochs": epochs,
             "seconds": earlier_seconds + time.perf_counter() - start,
             "config": self.study.config,
@@ -171,13 +173,13 @@ class Trainer:
     def _compile(self, model, cell):
         settings, classes = self.study.settings.optimizer, self.data.num_classes
         optimizer = _config.make_optimizer(settings, cell.learning_rate)
-        weight = PRESETS[cell.loss].l1[not has_few_classes(classes)]
-        if weight:
+        preset = PRESETS.get(cell.loss)
+        if weight := preset and preset.l1[not has_few_classes(classes)]:
             # As the paper does it: the penalty instead of weight decay.
             optimizer.weight_decay = None
             for variable in model.trainable_variables:
                 variable.regularizer = keras.regularizers.L1(weight)
-        model.compile(optimizer, make_loss(cell, classes))
+        model.compile(optimizer, make_loss(self.study, cell, classes))
         model.optimizer.build(model.trainable_variables)
 
 
@@ -237,8 +239,8 @@ def _assign(variables, values):
         variable.assign(value)
 
 
-def make_loss(cell: Cell, num_classes: int) -> keras.losses.Loss:
-    """Returns the loss with the values of its paper, clipped as the cell says."""
+def make_loss(study: _config.Study, cell: Cell, classes: int) -> keras.losses.Loss:
+    """Returns the loss of a cell, clipped as the cell says."""
     wrap = {
         "plain": lambda loss, value: loss,
         "tau": losses.LogitClipLoss,
@@ -246,7 +248,19 @@ def make_loss(cell: Cell, num_classes: int) -> keras.losses.Loss:
         "value_limit": losses.LogitValueClip,
         "norm_penalty": losses.NormPenalty,
     }
-    return wrap[cell.method](losses.preset(cell.loss, num_classes), cell.value)
+    return wrap[cell.method](build_loss(study, cell.loss, classes), cell.value)
+
+
+def build_loss(study: _config.Study, name: str, classes: int) -> keras.losses.Loss:
+    """Builds a loss with the values of its paper, or one of the user."""
+    if ":" not in name:
+        return losses.preset(name, classes)
+    loss = import_function(study, name)(classes)
+    if not isinstance(loss, keras.losses.Loss):
+        raise ValueError(
+            f"Expected {name!r} to return a `keras.losses.Loss`. Received: {loss!r}"
+        )
+    return loss
 
 
 def build_core(study: _config.Study, data: _data.Data) -> keras.Model:
@@ -255,7 +269,7 @@ def build_core(study: _config.Study, data: _data.Data) -> keras.Model:
     shape = data.x_train.shape[1:]
     if name in models.MODELS:
         return models.build(name, shape, data.num_classes, **arguments)
-    model = _data.import_function(study, name)(shape, data.num_classes, **arguments)
+    model = import_function(study, name)(shape, data.num_classes, **arguments)
     if not isinstance(model, keras.Model) or model.compiled:
         raise ValueError(
             f"Expected {name!r} to return a model that is not compiled. Received: "
