@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import runpy
 import sys
 from collections import namedtuple
 
@@ -35,21 +34,6 @@ def run_as_a_user(name, options, folder):
     """Runs an example in a process of its own, where most of the time is imports."""
     command = [sys.executable, ROOT / "examples" / name, *options]
     return run_well(command, cwd=folder, env=environment(COLUMNS="300"))
-
-
-@pytest.fixture
-def run_here(monkeypatch, tmp_path, capsys):
-    """Runs an example in the process of the tests, and returns what it prints."""
-    folder = ROOT / "examples"
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.chdir(tmp_path)
-
-    def run(name, options):
-        monkeypatch.setattr(sys, "argv", [name, *options])
-        runpy.run_path(str(folder / name), run_name="__main__")
-        return capsys.readouterr().out
-
-    return run
 
 
 def test_quickstart_runs(tmp_path):
