@@ -2,6 +2,7 @@
 
 import doctest
 import importlib.util
+import json
 import pkgutil
 import re
 import sys
@@ -115,6 +116,25 @@ def test_a_missing_backend_is_explained(missing):
     assert f"Received: KERAS_BACKEND={missing}, installed: {others}" in message
     for install in ("tensorflow", "jax", "torch"):
         assert f"`pip install {install}`" in message
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("configured", [None, "tensorflow", "numpy"])
+def test_the_only_backend_that_is_installed_is_taken(configured, tmp_path):
+    """Unless Keras is set to another one than TensorFlow, which it writes itself."""
+    if configured:
+        contents = json.dumps({"backend": configured})
+        (tmp_path / "keras.json").write_text(contents)
+    code = (
+        "from importlib.machinery import PathFinder; find = PathFinder.find_spec; "
+        "PathFinder.find_spec = lambda name, *others: "
+        "None if name in ('tensorflow', 'torch') else find(name, *others); "
+        "import keras_logitclip, keras; print(keras.config.backend())"
+    )
+    result = run_python(code, KERAS_BACKEND="", KERAS_HOME=str(tmp_path))
+    assert result.stdout.split() == ["numpy" if configured == "numpy" else "jax"], (
+        result.stderr
+    )
 
 
 @pytest.mark.once
