@@ -35,12 +35,6 @@ def images():
     return x_train.reshape(-1, 2, 3), y_train, x_test.reshape(-1, 2, 3), y_test
 
 
-def channels_first():
-    x_train, y_train, x_test, y_test = load()
-    shape = (-1, 3, 2, 1)
-    return x_train.reshape(shape), y_train, x_test.reshape(shape), y_test
-
-
 def ten():
     x_train, _, x_test, y_test = load()
     return x_train, np.arange(240) % 10, x_test, y_test

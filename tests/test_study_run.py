@@ -202,19 +202,6 @@ def test_another_precision_is_refused(finished):
         run(load(**BEFORE), results=finished[0] / "results")
 
 
-def test_another_place_of_the_channels_is_refused():
-    """Standardized columns would be others."""
-    data = {"name": "study_samples:images", "standardize": True}
-    loaded = load(epochs=1, data=data, **own_model("flat_model"))
-    run(loaded)
-    keras.config.set_image_data_format("channels_first")
-    try:
-        with pytest.raises(ValueError, match="image_data_format: 'channels_last' the"):
-            run(loaded)
-    finally:
-        keras.config.set_image_data_format("channels_last")
-
-
 EDITS = {
     "data": (
         {},

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import msgspec
 import numpy as np
 
@@ -16,7 +15,6 @@ from keras_logitclip.study import _files
 from keras_logitclip.study._config import CONFUSIONS
 from keras_logitclip.study._config import Study
 from keras_logitclip.study._functions import import_function
-from keras_logitclip.study.models import MODELS
 
 # So that the images of a study do not depend on the seed of a cell.
 _SUBSET_SEED = 0
@@ -53,10 +51,9 @@ def load_data(study: Study, data_dir: str | Path | None) -> Data:
     contents = fingerprint(*arrays)
     if settings.text:
         arrays[::2] = _files.text_features(*arrays[::2], settings.features)
-    axis = _channel_axis(study, arrays[0].ndim)
     if arrays[0].ndim == 3:
-        arrays[::2] = [np.expand_dims(x, axis) for x in arrays[::2]]
-    scale, offset = _normalization(arrays[0], settings.standardize, axis)
+        arrays[::2] = [x[..., None] for x in arrays[::2]]
+    scale, offset = _normalization(arrays[0], settings.standardize)
     return Data(*arrays, num_classes, scale, offset, rows, y_all, contents)
 
 
@@ -64,8 +61,6 @@ def _load(study, data_dir):
     settings = study.settings.data
     if settings.name in CONFUSIONS:
         x_train, y_train, x_test, y_test, _ = datasets.load(settings.name, data_dir)
-        if x_train.ndim == 4 and keras.config.image_data_format() == "channels_first":
-            x_train, x_test = np.moveaxis(x_train, 1, -1), np.moveaxis(x_test, 1, -1)
         return x_train, y_train, x_test, y_test
     if ":" in settings.name:
         returned = import_function(study, settings.name)()
@@ -136,30 +131,13 @@ def _subset(name, available, asked):
     return np.sort(rng.permutation(available)[:asked])
 
 
-def _channel_axis(study, rank):
-    """Returns the axis of the channels of images.
-
-    What is built in has them last, what is the user's own has them as Keras is set.
-    """
-    is_first = keras.config.image_data_format() == "channels_first"
-    data, model = study.settings.data.name, study.settings.model.name
-    if is_first and rank > 2 and (data in CONFUSIONS) != (model in MODELS):
-        raise ValueError(
-            "Keras is set to `channels_first`, and what is built in has the channels "
-            "last. Expected data and model to be both your own or both built in, or "
-            "`channels_last` in `keras.config.set_image_data_format`. "
-            f"Received: data {data!r}, model {model!r}"
-        )
-    return 1 if is_first and data not in CONFUSIONS else -1
-
-
-def _normalization(x, standardize, channel_axis):
+def _normalization(x, standardize):
     """Returns scale and offset: to [0, 1], or to mean 0 and deviation 1."""
     scale = 1 / max(1, x.max()) if x.dtype.kind in "iu" else 1.0
     if not standardize:
         return np.float32(scale), np.float32(0)
     # The channels of an image are standardized apart, as are the columns of a table.
-    axes = tuple(np.delete(np.arange(x.ndim), channel_axis).tolist())
+    axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes, "float64", keepdims=True) * scale
     deviation = x.std(axes, "float64", keepdims=True) * scale
     deviation = np.where(deviation > 0, deviation, 1.0)

@@ -9,43 +9,43 @@ from collections.abc import Callable
 from pathlib import Path
 
 from keras_logitclip.study._config import Study
+from keras_logitclip.study.models import MODELS
 
 
 def import_function(study: Study, name: str) -> Callable:
-    """Returns a function given as "module:function", beside the study or installed.
+    """Returns a built-in model, or "module:function", of the study or installed.
 
     Wherever it runs, it can import what lies beside the study.
     """
     folder = study.folder.resolve()
-    module, function = name.split(":")
+    own = MODELS.get(name) or _find(folder, name)
     try:
-        with _importable(folder):
-            own = getattr(_import_module(folder, module), function)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"Cannot use {name!r}: {error}") from error
-
-    if not callable(own):
-        raise ValueError(f"Cannot use {name!r}: it is no function, but {own!r}")
+        signature = inspect.signature(own)
+    except ValueError:  # It is one of C.
+        return own
 
     @functools.wraps(own)
     def run(*arguments, **settings):
-        _check_call(name, own, arguments, settings)
+        try:
+            signature.bind(*arguments, **settings)
+        except TypeError as error:
+            raise ValueError(f"Cannot use {name!r}{signature}: {error}") from error
         with _importable(folder):
             return own(*arguments, **settings)
 
     return run
 
 
-def _check_call(name, own, arguments, settings):
-    """Raises an error for a function without such arguments, before it runs."""
+def _find(folder, name):
+    module, function = name.split(":")
     try:
-        signature = inspect.signature(own)
-    except ValueError:  # It is one of C.
-        return
-    try:
-        signature.bind(*arguments, **settings)
-    except TypeError as error:
-        raise ValueError(f"Cannot use {name!r}{signature}: {error}") from error
+        with _importable(folder):
+            own = getattr(_import_module(folder, module), function)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(f"Cannot use {name!r}: {error}") from error
+    if not callable(own):
+        raise ValueError(f"Cannot use {name!r}: it is no function, but {own!r}")
+    return own
 
 
 def _import_module(folder, name):

@@ -77,7 +77,7 @@ def run(
     """
     workers = check_count("workers", workers)
     grace_period = check_count("grace_period", grace_period)
-    _check_backend(study)
+    _check_keras(study)
     storages.import_optuna("A study")
     folder = results_folder(study, results)
     data, fingerprints = _prepare(study, data_dir)
@@ -106,7 +106,7 @@ def results_folder(study: _config.Study, results: str | Path | None) -> Path:
     return Path("results") / study.name if results is None else Path(results)
 
 
-def _check_backend(study):
+def _check_keras(study):
     asked, backend = study.settings.backend, keras.config.backend()
     if asked:
         check_installed(asked)
@@ -117,6 +117,11 @@ def _check_backend(study):
             f"Keras runs on {backend}. Set the environment variable "
             f"KERAS_BACKEND={accepted[0]} before Keras is imported, or start it with "
             "`python -m keras_logitclip study run`, which does so."
+        )
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Expected Keras to be set to `channels_last`, as studies have images. "
+            "Received: `channels_first` in `keras.config.image_data_format()`"
         )
 
 
@@ -131,7 +136,7 @@ def _prepare(study, data_dir):
         "contents of the data": data.fingerprint,
     }
     if study.settings.data.name in _config.CONFUSIONS:
-        del found["image_data_format"]  # Built-in data are the same for all.
+        del found["image_data_format"]  # Studies that are there have none.
     for name, noise in study.noises.items():
         labels = _data.make_noise(study, data, name, 0, data_dir).labels
         arrays.split(labels, study.settings.validation_split, 0)
@@ -287,7 +292,7 @@ def estimate(study: _config.Study, data_dir: str | Path | None) -> float:
     Compiling is in the first one: cells in a row with the same loss, method and value
     need it once.
     """
-    _check_backend(study)
+    _check_keras(study)
     short = replace(study, settings=msgspec.structs.replace(study.settings, epochs=2))
     data, _ = _prepare(study, data_dir)
     cells = _plan.cells(study, {})

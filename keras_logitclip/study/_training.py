@@ -29,7 +29,6 @@ from keras_logitclip.losses.presets import has_few_classes
 from keras_logitclip.noise import NoisyLabels
 from keras_logitclip.study import _config
 from keras_logitclip.study import _data
-from keras_logitclip.study import models
 from keras_logitclip.study._functions import import_function
 from keras_logitclip.study._plan import Cell
 
@@ -267,8 +266,6 @@ def build_core(study: _config.Study, data: _data.Data) -> keras.Model:
     """Builds the model of a study, from samples to logits."""
     name, arguments = study.settings.model.name, study.settings.model.arguments
     shape = data.x_train.shape[1:]
-    if name in models.MODELS:
-        return models.build(name, shape, data.num_classes, **arguments)
     model = import_function(study, name)(shape, data.num_classes, **arguments)
     if not isinstance(model, keras.Model) or model.compiled:
         raise ValueError(
