@@ -293,42 +293,22 @@ def load(path: str | Path) -> Study:
         raise ValueError(f"Cannot use {path.name}: {error}") from error
 
 
-_KINDS = {kind.__struct_config__.tag: kind for kind in Noise.__subclasses__()}
-_CHOICES = {"kind": _KINDS, "schedule": SCHEDULES, "backend": BACKENDS}
-_SECTIONS = {
-    "data": DataSettings,
-    "model": ModelSettings,
-    "optimizer": OptimizerSettings,
-    "noise": AnyNoise,
-    "methods": MethodSettings,
+_CHOICES = {
+    "kind": [kind.__struct_config__.tag for kind in Noise.__subclasses__()],
+    "schedule": SCHEDULES,
+    "backend": BACKENDS,
 }
 
 
 def _settings(contents):
-    """Converts each section by itself, so that an error can say which one it is of."""
-    converted = dict(contents)
-    for name, kind in _SECTIONS.items():
-        section = contents.get(name)
-        if isinstance(section, list):
-            converted[name] = [_convert(f"[[{name}]]", part, kind) for part in section]
-        elif section is not None:
-            converted[name] = _convert(f"[{name}]", section, kind)
-    return _convert("the study", converted, Settings)
-
-
-def _convert(title, section, kind):
-    if isinstance(section, dict):
-        if kind is AnyNoise and section.get("kind") in [*_KINDS]:
-            title = f'[[noise]] of kind "{section["kind"]}"'
-            kind = _KINDS[section["kind"]]
-        if kind in (ModelSettings, OptimizerSettings):
-            section = _with_arguments(section, kind.__struct_fields__)
+    for name, kind in (("model", ModelSettings), ("optimizer", OptimizerSettings)):
+        if isinstance(section := contents.get(name), dict):
+            contents[name] = _with_arguments(section, kind.__struct_fields__)
     try:
-        return msgspec.convert(section, kind)
+        return msgspec.convert(contents, Settings)
     except msgspec.ValidationError as error:
-        if error.__cause__:  # What a section has found itself.
-            raise error.__cause__ from error
-        raise ValueError(_explained(str(error), title, section, kind)) from error
+        # The cause is what a section has found itself.
+        raise error.__cause__ or _explained(str(error), contents) from error
 
 
 def _with_arguments(section, fields):
@@ -340,22 +320,17 @@ def _with_arguments(section, fields):
     return {**{key: arguments.pop(key) for key in known}, "arguments": arguments}
 
 
-def _explained(message, title, section, kind):
-    """Returns an error of msgspec with the section, and with what was received."""
-    problem, _, path = message.partition(" - at `$")
-    if field := re.search("(missing|unknown).* field `(.*)`", problem, re.DOTALL):
-        if field[1] == "missing":
-            return f"expected `{field[2]}` in {title}. Received: none"
-        known = ", ".join(kind.__struct_fields__)
-        return f"expected no other keys in {title} than {known}. Received: {field[2]}"
-    place, value = title, section
-    if key := re.match(r"\.(\w+)", path):
-        place, value = f"`{key[1]}` in {title}", section[key[1]]
-    expected = problem.removeprefix("Expected ").partition(", got")[0]
-    expected = expected.replace("`object`", "a table").replace("`array`", "a list")
-    if problem.startswith("Invalid"):
-        expected = f"one of {', '.join(_CHOICES[key[1]])}"
-    return f"expected {place} to be {expected}. Received: {reprlib.repr(value)}"
+def _explained(message, contents):
+    """Adds what was received to an error of msgspec, which only says where."""
+    problem, _, path = message.partition(" - at `$.")
+    expected = problem.partition(", got")[0]
+    received, names = contents, re.findall(r"\w+", path)
+    for name in names:
+        received = received[int(name) if isinstance(received, list) else name]
+    if expected.startswith("Invalid"):
+        expected = f"Expected one of {', '.join(_CHOICES[names[-1]])}"
+    place = f"`{path.strip('`')}`" if path else "the study"
+    return ValueError(f"{expected} in {place}. Received: {reprlib.repr(received)}")
 
 
 def _check_loss(name):
