@@ -110,4 +110,4 @@ def _report_of(records, folder):
     paths = _report.write_report(records, folder, pictures)
     names = ", ".join(path.name for path in paths)
     hint = "" if pictures else "\nPictures need Matplotlib: pip install matplotlib"
-    return f"{_report.terminal_table(records)}\n\nWritten to {folder}: {names}{hint}"
+    return f"{_report.report_of(records)}\nWritten to {folder}: {names}{hint}"

@@ -2,9 +2,6 @@
 
 import io
 import math
-import re
-from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,67 +20,27 @@ NAMES = {
 _COLORS = dict(zip(NAMES, ("0.45", "C0", "C1", "C2", "C3"), strict=True))
 _MAX_COLUMNS = 4
 _MAX_TICKS = 5
-_FEW = 15  # So many points are shown as such.
 _DEEPEST = 40  # Points below the best, over taus and rates.
 _WIDTH = 9.0  # In inches; with the resolution about as wide as a README.
 _DPI = 120
-_LONGEST_NAME = 40
 
 
-class Picture(NamedTuple):
-    name: str  # Of the file.
-    noise: str | None  # `None` for all.
-    caption: str
-    png: bytes
-
-
-def draw_pictures(results: _summary.Results) -> list[Picture]:
-    """Draws the numbers of a study, in the order of a report."""
+def draw_pictures(results: _summary.Results) -> dict[str, dict[str, bytes]]:
+    """Draws the numbers of a study: for each noise, PNG files by their names."""
     kinds = (
         ("curves", "test accuracy", "epoch", _over_epochs(results, "accuracy")),
         ("memorized", "memorized labels", "epoch", _over_epochs(results, "memorized")),
         ("tau", "test accuracy", "tau", _over_taus(results)),
         ("rate", "test accuracy", "learning rate", _over_rates(results)),
     )
-    pictures = []
-    for noise, part in file_names(results.cells.noise.unique()).items():
-        for kind, y_label, x_label, lines in kinds:
-            of_noise = lines[lines.noise == noise]
-            if len(of_noise):
-                png = _draw_lines(noise, of_noise, x_label, f"{y_label} (%)")
-                caption = f"{y_label.capitalize()} over {x_label}"
-                pictures.append(Picture(f"{kind}-{part}.png", noise, caption, png))
-    gains = results.chosen.dropna(subset="gain")
-    if len(gains):
-        pictures.append(Picture("gain.png", None, "Gain", _draw_gains(gains)))
-    return pictures
-
-
-def file_names(names: Iterable[str]) -> dict[str, str]:
-    """Returns a part of a file name for each name, without two that are equal."""
-    safe = {}
-    for name in names:
-        base = re.sub(r"[^A-Za-z0-9.-]+", "-", name)[:_LONGEST_NAME].strip("-.")
-        part, number = base or "noise", 1
-        # Some file systems take upper and lower case for the same.
-        while part.lower() in (other.lower() for other in safe.values()):
-            number += 1
-            part = f"{base or 'noise'}-{number}"
-        safe[name] = part
-    return safe
-
-
-def one_line(name: str) -> str:
-    """Returns a name without line breaks and characters that cannot be seen."""
-    visible = (letter if letter.isprintable() else " " for letter in name)
-    return " ".join("".join(visible).split())
-
-
-def _label(name):
-    name = one_line(name)
-    if len(name) > _LONGEST_NAME:
-        name = name[: _LONGEST_NAME - 1] + "…"
-    return name.replace("$", r"\$")  # Matplotlib takes what dollars enclose for TeX.
+    return {
+        noise: {
+            f"{kind}-{noise.replace(' ', '-')}.png": _draw(noise, of, x_label, y_label)
+            for kind, y_label, x_label, lines in kinds
+            if len(of := lines[lines.noise == noise])
+        }
+        for noise in results.cells.noise.unique()
+    }
 
 
 def _over_epochs(results, name):
@@ -109,80 +66,49 @@ def _over_rates(results):
     return rows[rows.groupby(["noise", "loss"]).x.transform("nunique") > 1]
 
 
-def _draw_lines(title, lines, x_label, y_label):
+def _draw(title, lines, x_label, y_label):
     """A panel for each loss: the means of its methods, ± deviations over seeds."""
-    figure, axes = _panels(lines.loss.nunique(), 1.75, sharey=True)
+    figure, axes = _panels(lines.loss.nunique())
     for ax, (loss, rows) in zip(axes, lines.groupby("loss", sort=False), strict=True):
         for method, points in rows.groupby("method", sort=False):
-            color, label = _COLORS[method], NAMES[method]
+            look = {"color": _COLORS[method], "label": NAMES[method], "ms": 4}
             mean, std = 100 * points["mean"], 100 * points["std"]
-            marker = "." if len(points) <= _FEW else ""
-            ax.plot(points.x, mean, marker=marker, color=color, label=label)
-            band = mean - std, mean + std
-            ax.fill_between(points.x, *band, color=color, alpha=0.15, linewidth=0)
-        if x_label == "epoch":
-            ax.xaxis.get_major_locator().set_params(integer=True)
-        else:
+            ax.plot(points.x, mean, ".-", **look)
+            band = {"color": _COLORS[method], "alpha": 0.15, "linewidth": 0}
+            ax.fill_between(points.x, mean - std, mean + std, **band)
+        if x_label != "epoch":
             chosen, label = rows[rows.chosen == 1], "chosen by noisy validation"
-            style = {"ms": 8, "mfc": "none", "color": "0.2", "label": label}
-            ax.plot(chosen.x, 100 * chosen["mean"], "o", **style)
-            _scale(ax, rows.x)
-        ax.set_title(_label(loss), fontsize=9)
+            look = {"ms": 8, "mfc": "none", "color": "0.2", "label": label}
+            ax.plot(chosen.x, 100 * chosen["mean"], "o", **look)
+            values = np.unique(rows.x)
+            ticks = values[:: math.ceil(len(values) / _MAX_TICKS)]
+            ax.set_xscale("log")
+            ax.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+            ax.minorticks_off()
+        ax.set_title(loss, fontsize=9)
         ax.set_xlabel(x_label, fontsize=8)
         if ax.get_subplotspec().is_first_col():
-            ax.set_ylabel(y_label, fontsize=8)
-    low, high = axes[0].get_ylim()
+            ax.set_ylabel(f"{y_label} (%)", fontsize=8)
     if x_label != "epoch":
+        low, high = axes[0].get_ylim()
         axes[0].set_ylim(max(low, high - _DEEPEST))
     return _finish(figure, title)
 
 
-def _draw_gains(gains):
-    """A panel for each noise: the gains of the losses, ± standard errors."""
-    losses, methods = [*gains.loss.unique()], [*gains.method.unique()]
-    height = 0.3 + 0.22 * len(losses)
-    figure, axes = _panels(gains.noise.nunique(), height, sharex=True, sharey=True)
-    for ax, (noise, rows) in zip(axes, gains.groupby("noise", sort=False), strict=True):
-        for method, points in rows.groupby("method", sort=False):
-            shift = 0.16 * (methods.index(method) - (len(methods) - 1) / 2)
-            places = points.loss.map(losses.index) + shift
-            style = {"fmt": "o", "ms": 4, "color": _COLORS[method]}
-            gain, error = 100 * points.gain, 100 * points.gain_error
-            ax.errorbar(gain, places, xerr=error, label=NAMES[method], **style)
-        ax.axvline(0, color="0.3", linewidth=0.8)
-        ax.set_title(_label(noise), fontsize=9)
-        ax.set_xlabel("points of test accuracy", fontsize=8)
-        ax.set_yticks(range(len(losses)), map(_label, losses))
-    axes[0].set_ylim(len(losses) - 0.5, -0.5)
-    return _finish(figure, "Gain over plain, ± standard error")
-
-
-def _panels(count, height, **shared):
+def _panels(count):
     """Returns a figure and the axes of its panels."""
     rows = math.ceil(count / _MAX_COLUMNS)
     columns = math.ceil(count / rows)
     figure = new_axes("write_report").figure
     figure.clear()
-    width = _WIDTH if columns > 1 else _WIDTH / 2
-    figure.set_size_inches(width, 0.7 + rows * (0.4 + height))
-    axes = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
+    figure.set_size_inches(_WIDTH if columns > 1 else _WIDTH / 2, 0.7 + 2.15 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for ax in axes:
         ax.tick_params(labelsize=7.5)
-        ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25)
     for ax in axes[count:]:
         ax.remove()
     return figure, axes[:count]
-
-
-def _scale(ax, values):
-    """Makes the axis logarithmic, with some of the values at it."""
-    values = np.unique(values)
-    ticks = values[:: math.ceil(len(values) / _MAX_TICKS)]
-    ax.set_xscale("log")
-    ax.set_xlim(values[0] / 1.2, values[-1] * 1.2)
-    ax.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
-    ax.minorticks_off()
 
 
 def _finish(figure, title):
@@ -194,10 +120,9 @@ def _finish(figure, title):
     figure.legend(
         handles.values(),
         handles,
-        title=_label(title),
+        title=title,
         loc="outside upper center",
         ncols=6 if figure.get_figwidth() == _WIDTH else 2,
-        title_fontsize=11,
         fontsize=8,
         frameon=False,
     )

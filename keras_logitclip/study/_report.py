@@ -1,14 +1,13 @@
-"""The report of a study: tables for the terminal, for Markdown and for programs."""
+"""The report of a study: tables in Markdown and for programs."""
 
 import os
-import re
 from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from keras_logitclip._jobs import files
 from keras_logitclip.study._pictures import NAMES
 from keras_logitclip.study._pictures import draw_pictures
-from keras_logitclip.study._pictures import one_line
 from keras_logitclip.study._summary import METHOD
 from keras_logitclip.study._summary import evaluate
 
@@ -21,26 +20,11 @@ _LEGEND = (
     "accuracy on held-out noisy labels; + better, - worse than plain by more than one "
     "standard error of the difference. Best by noisy validation: the epoch at which "
     "early stopping ends. Best by test labels: a bound, for which one needs clean "
-    "labels. Trials: the candidates to choose from."
+    "labels. Trials: the candidates to choose from. *: the rate is at the edge of "
+    "those tried, a better one may lie beyond."
 )
-_EDGE = " *: the rate is at the edge of those tried, a better one may lie beyond."
 _BY_RATE = "Each learning rate with its best value, over the seeds that all have:"
 _BY_TAU = "Each tau with its best learning rate, over the seeds that all have:"
-_NOTHING_YET = "No cell of this study has been trained yet."
-
-
-def terminal_table(records: Iterable[dict]) -> str:
-    """Returns the results of a study as text: for each noise a table of the methods."""
-    records = list(records)
-    if not records:
-        return _NOTHING_YET
-    results = evaluate(records)
-    blocks = [
-        f"{one_line(noise)}: {_noise_rate(cells)}\n{_aligned(_chosen(results, noise))}"
-        for noise, cells in results.cells.groupby("noise", sort=False)
-    ]
-    notes = [_legend(results), *_notes(records, results)]
-    return "\n\n".join([*blocks, "\n".join(map(one_line, notes))])
 
 
 def write_report(
@@ -70,37 +54,37 @@ def write_report(
     ```
     """
     records = list(records)
-    contents = {"report.md": f"# Study\n\n{_NOTHING_YET}\n"}
-    if records:
-        results = evaluate(records)
-        drawn = draw_pictures(results) if pictures else []
-        tables = ("summary", "cells", "epochs")
-        contents["report.md"] = _markdown(records, results, drawn)
-        contents |= {f"{name}.csv": _csv(getattr(results, name)) for name in tables}
-        contents |= {picture.name: picture.png for picture in drawn}
+    results = evaluate(records) if records else None
+    drawn = draw_pictures(results) if results and pictures else {}
+    contents = {"report.md": report_of(records, drawn).encode()}
+    for name in ("summary", "cells", "epochs") if results else ():
+        table = getattr(results, name)
+        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        contents[f"{name}.csv"] = text.encode()
+    for of_noise in drawn.values():
+        contents |= of_noise
     for name, content in contents.items():
-        if isinstance(content, str):
-            content = content.encode(errors="replace")
         files.write_bytes(Path(folder) / name, content)
     return [Path(folder) / name for name in contents]
 
 
-def _csv(table):
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-
-
-def _markdown(records, results, pictures):
-    parts = [f"# Study {_escape(records[0]['study'])}", _escape(_legend(results))]
+def report_of(
+    records: list[dict], pictures: Mapping[str, Iterable[str]] | None = None
+) -> str:
+    """Returns the report in Markdown, with links to the pictures of each noise."""
+    if not records:
+        return "# Study\n\nNo cell of this study has been trained yet.\n"
+    results = evaluate(records)
+    parts = [f"# Study {records[0]['study']}", _LEGEND]
     for noise, cells in results.cells.groupby("noise", sort=False):
-        parts += [f"## {_escape(noise)}", _noise_rate(cells)]
-        parts.append(_piped(_chosen(results, noise)))
+        wrong = _range(100 * cells.noise_rate, 1)
+        parts += [f"## {noise}", f"{wrong}% of training labels wrong."]
+        parts.append(_markdown(_chosen(results, noise)))
         rates, taus = _by_rate(results, noise), _by_tau(results, noise)
-        parts += [_BY_RATE, _piped(rates)] if len(rates[0]) > 3 else []
-        parts += [_BY_TAU, _piped(taus)] if len(taus[0]) > 4 else []
-        parts += [_link(picture) for picture in pictures if picture.noise == noise]
-    general = [_link(picture) for picture in pictures if picture.noise is None]
-    parts += ["## All noises", *general] if general else []
-    notes = [f"- {_escape(note)}" for note in _notes(records, results)]
+        parts += [_BY_RATE, _markdown(rates)] if len(rates[0]) > 3 else []
+        parts += [_BY_TAU, _markdown(taus)] if len(taus[0]) > 4 else []
+        parts += [f"![{name}]({name})" for name in (pictures or {}).get(noise, ())]
+    notes = [f"- {note}" for note in _notes(records, results)]
     return "\n\n".join([*parts, "## What was trained", "\n".join(notes)]) + "\n"
 
 
@@ -188,32 +172,10 @@ def _range(numbers, digits=0):
     return low if low == high else f"{low} to {high}"
 
 
-def _aligned(table):
-    table = [[one_line(text) for text in row] for row in table]
+def _markdown(table):
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
-
-
-def _piped(table):
-    lines = [f"| {' | '.join(map(_escape, row))} |" for row in table]
-    return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]])
-
-
-def _escape(text):
-    return re.sub(r"([\\`*_\[\]<>|#~$&!])", r"\\\1", one_line(text))
-
-
-def _link(picture):
-    return f"![{_escape(picture.caption)}]({picture.name})"
-
-
-def _noise_rate(cells):
-    return f"{_range(100 * cells.noise_rate, 1)}% of training labels wrong."
-
-
-def _legend(results):
-    edge = _EDGE if results.summary.at_edge.any() else ""
-    return _LEGEND + edge
+    lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in table]
+    return "\n".join([lines[0], "|---" * len(widths) + "|", *lines[1:]])
 
 
 def _notes(records, results):
@@ -222,8 +184,10 @@ def _notes(records, results):
         ", ".join(f"{number:g}" for number in sorted(results.cells[name].unique()))
         for name in ("seed", "epochs", "learning_rate")
     )
+    # Those of the folder `cells` do not say how many are planned.
+    planned = "".join({f" of {r['planned']}" for r in records if "planned" in r})
     yield (
-        f"Trained cells: {len(records)}{_planned(records)}, with {epochs} "
+        f"Trained cells: {len(records)}{planned}, with {epochs} "
         f"epochs, seeds {seeds} and learning rates {rates}."
     )
     chosen = results.chosen
@@ -234,13 +198,6 @@ def _notes(records, results):
             f"The methods had different numbers of trials: {', '.join(counts)}. Who "
             "tries more finds more; `trials` in the study file makes them equal."
         )
-    for method, rows in chosen[chosen.trials > 1].groupby("method", sort=False):
-        worst = rows.loc[rows.cost.idxmax()]
-        yield (
-            f"{NAMES[method]}: the best candidate by clean test labels would give "
-            f"{100 * rows.cost.mean():.1f} points more on average, "
-            f"{100 * worst.cost:.1f} at most ({worst.loss}, {worst.noise})."
-        )
     versions = {
         ", ".join(f"{name} {of}" for name, of in sorted(record["versions"].items()))
         for record in records
@@ -248,10 +205,3 @@ def _notes(records, results):
     commits = ", ".join(sorted({r["commit"] for r in records if r["commit"]}))
     commits = f" (commit {commits})" if commits else ""
     yield f"Versions: {'; '.join(sorted(versions))}{commits}."
-
-
-def _planned(records):
-    """Returns the number of planned cells in words, if the records have it."""
-    # Those of the folder `cells` have not.
-    planned = {record["planned"] for record in records if "planned" in record}
-    return f" of {max(planned)}" if planned else ""

@@ -50,17 +50,14 @@ def evaluate(records: Iterable[dict]) -> Results:
     shared = _of_shared_seeds(numbered)
     summary, comparable = _over_seeds(numbered), _over_seeds(shared)
     choice = _best(numbered, METHOD)
-    hindsight = _best(numbered, METHOD, "accuracy")
     for rows in (summary, comparable):
         rows["chosen"] = rows.index.isin(choice).astype(int)
-        rows["hindsight"] = rows.index.isin(hindsight).astype(int)
     chosen = _compared(summary.loc[choice])
-    best = comparable.groupby(METHOD)["mean"].transform("max")
     return Results(
         _epochs(records),
         cells,
         summary.assign(**chosen[["gain", "gain_error", "verdict"]]),
-        chosen.assign(cost=best - comparable["mean"]),
+        chosen,
         comparable.loc[_best(shared, [*METHOD, "learning_rate"])],
         _compared(comparable.loc[_best(shared, [*METHOD, "value"])]),
     )
@@ -115,15 +112,15 @@ def _of_shared_seeds(cells):
     return cells[shared | ~any_shared]
 
 
-def _best(cells, by, accuracy="noisy_accuracy"):
-    """The candidate with the best accuracy in each group."""
+def _best(cells, by):
+    """The candidate that noisy validation chooses in each group."""
     best = []
     for _, group in cells.groupby(by, sort=False, dropna=False):
         accuracies, numbers = {}, {}
         for row in group.itertuples():
             value = None if row.method == "plain" else row.value
             candidate = Candidate(value, row.learning_rate)
-            accuracies.setdefault(candidate, {})[row.seed] = getattr(row, accuracy)
+            accuracies.setdefault(candidate, {})[row.seed] = row.noisy_accuracy
             numbers[candidate] = row.candidate
         best.append(numbers[choose(accuracies)])
     return best
