@@ -13,7 +13,7 @@ from keras_logitclip.study._summary import evaluate
 
 # What the value of a method is.
 _VALUES = dict(zip(NAMES, ("", "tau", "tau", "limit", "weight"), strict=True))
-_MARKS = {"helps": " +", "hurts": " -"}
+_OF_TAU = ("tau", "normalized_tau")
 _LEGEND = (
     "Test accuracy in percent: mean of the last tenth of the epochs, ± standard "
     "deviation over seeds, in brackets the value and the learning rate with the best "
@@ -80,9 +80,11 @@ def report_of(
         wrong = _range(100 * cells.noise_rate, 1)
         parts += [f"## {noise}", f"{wrong}% of training labels wrong."]
         parts.append(_markdown(_chosen(results, noise)))
-        rates, taus = _by_rate(results, noise), _by_tau(results, noise)
-        parts += [_BY_RATE, _markdown(rates)] if len(rates[0]) > 3 else []
-        parts += [_BY_TAU, _markdown(taus)] if len(taus[0]) > 4 else []
+        rates = _over(_rows(results.by_rate, noise), "learning_rate", _value)
+        by_value = results.by_value[results.by_value.method.isin(_OF_TAU)]
+        taus = _over(_rows(by_value, noise), "value", _rate)
+        for title, table in ((_BY_RATE, rates), (_BY_TAU, taus)):
+            parts += [title, _markdown(table)] if len(table[0]) > 3 else []
         parts += [f"![{name}]({name})" for name in (pictures or {}).get(noise, ())]
     notes = [f"- {note}" for note in _notes(records, results)]
     return "\n\n".join([*parts, "## What was trained", "\n".join(notes)]) + "\n"
@@ -92,9 +94,8 @@ def _chosen(results, noise):
     """A table of the methods, each as noisy validation chooses it."""
     texts, trials = {}, {}
     for row in _rows(results.chosen, noise):
-        last = _mean(row) + _brackets(_value(row), _rate(row))
         for epochs, text in (
-            ("last", last + _MARKS.get(row.verdict, "")),
+            ("last", _result(row, _value(row), _rate(row))),
             ("best by noisy validation", f"{100 * row.stopped_accuracy:.1f}"),
             ("best by test labels", f"{100 * row.best_accuracy:.1f}"),
         ):
@@ -109,31 +110,14 @@ def _chosen(results, noise):
     return [*_table(("loss", "epochs"), columns, texts), ["", "trials", *counts]]
 
 
-def _by_rate(results, noise):
-    """A table of the learning rates, each with its best value."""
+def _over(rows, name, others):
+    """A table of the learning rates or values, each with the best of the others."""
     texts = {
-        ((row.loss, NAMES[row.method]), row.learning_rate): (
-            _mean(row) + _brackets(_value(row))
-        )
-        for row in _rows(results.by_rate, noise)
+        ((row.loss, NAMES[row.method]), getattr(row, name)): _result(row, others(row))
+        for row in rows
     }
-    rates = sorted({rate for _, rate in texts})
-    return _table(("loss", "method"), {rate: f"{rate:.4g}" for rate in rates}, texts)
-
-
-def _by_tau(results, noise):
-    """A table of the taus, each with its best learning rate, beside plain."""
-    texts, plain = {}, {}
-    for row in _rows(results.by_value, noise):
-        text = _mean(row) + _brackets(_rate(row)) + _MARKS.get(row.verdict, "")
-        if row.method == "plain":
-            plain[row.loss] = text
-        elif _VALUES[row.method] == "tau":
-            texts[(row.loss, NAMES[row.method]), row.value] = text
-    taus = sorted({tau for _, tau in texts})
-    texts |= {(row, "plain"): plain[row[0]] for row, _ in texts if row[0] in plain}
-    columns = {"plain": "plain", **{tau: f"tau {tau:.4g}" for tau in taus}}
-    return _table(("loss", "method"), columns, texts)
+    columns = sorted({number for _, number in texts})
+    return _table(("loss", "method"), {n: f"{n:.4g}" for n in columns}, texts)
 
 
 def _table(corner, columns, texts):
@@ -149,9 +133,11 @@ def _rows(table, noise):
     return table[table.noise == noise].itertuples()
 
 
-def _mean(row):
+def _result(row, *candidate):
+    """The accuracy over seeds, in brackets what it is reached with, and a verdict."""
     deviation = f" ± {100 * row.std:.1f}" if row.seeds > 1 else ""
-    return f"{100 * row.mean:.1f}{deviation}"
+    mark = {"helps": " +", "hurts": " -"}.get(getattr(row, "verdict", ""), "")
+    return f"{100 * row.mean:.1f}{deviation}{_brackets(*candidate)}{mark}"
 
 
 def _value(row):
