@@ -483,29 +483,23 @@ def test_progress_bar(verbose, pretended, capsys):
 
 KINDS = ("noisy", "clean")
 PLOTS = {
-    "taus": ({}, "tau", ["noisy labels", "clean labels"]),
-    "plain": ({"taus": [1, INF]}, "tau", ["noisy labels", "clean labels"]),
+    "taus": ({}, ["noisy labels", "clean labels"]),
+    "plain": ({"taus": [1, INF]}, ["noisy labels", "clean labels"]),
     "taus-and-rates": (
         {"learning_rates": [0.1, 1], "taus": [1, 2, INF]},
-        "tau",
         [f"{kind} labels, learning rate {r}" for r in (0.1, 1) for kind in KINDS],
-    ),
-    "rates": (
-        {"learning_rates": [0.1, 1], "taus": [1, INF]},
-        "learning rate",
-        [f"{kind} labels, tau {tau}" for tau in (1, INF) for kind in KINDS],
     ),
 }
 
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_plot(name, pretended):
-    arguments, over, labels = PLOTS[name]
+    arguments, labels = PLOTS[name]
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     found = search(clean_data=(X, LABELS), **arguments)
     ax = found.plot()
-    assert (ax.get_xscale(), ax.get_xlabel()) == ("log", over)
+    assert (ax.get_xscale(), ax.get_xlabel()) == ("log", "tau")
     assert ax.get_legend_handles_labels()[1] == labels
     points = [len(line.get_xdata()) for line in ax.lines[:-1]]
     assert sum(points) == 2 * len(found.rows)
@@ -555,10 +549,10 @@ BAD_ARGUMENTS = {
     "epochs": ({"epochs": 0, "taus": [1]}, "`epochs`.*at least 1"),
     "seeds": ({"seeds": 0}, "`seeds`: expected an integer of at least 1"),
     "workers": ({"workers": 0.5}, "`workers`: expected an integer"),
-    "one-hot": ({"y": np.eye(4)[LABELS]}, r"`y`.*`y.argmax\(-1\)`.*\(240, 4\)"),
+    "one-hot": ({"y": np.eye(4)[LABELS]}, r"`y`.*class ids of shape.*\(240, 4\)"),
     "column": ({"y": LABELS[:, None]}, r"`y`.*`y.ravel\(\)`.*\(240, 1\)"),
     "float": ({"y": LABELS / 1}, "`y`.*integers.*float64"),
-    "negative": ({"y": LABELS - 1}, r"`y`.*at least 0.*Received: .*\[-1  0"),
+    "negative": ({"y": LABELS - 1}, "`y`.*Received: -1 at position 0"),
     "one-class": ({"y": LABELS * 0}, "`y`.*two classes or more"),
     "no-labels": ({"x": X[:0], "y": LABELS[:0]}, r"`y`.*shape \(0,\)"),
     "lengths": ({"x": X[:-1]}, r"`x`.*\(239, 4\)., 240 labels"),

@@ -69,13 +69,7 @@ def _load(study, data_dir):
         arrays = _files.read_arrays(_folders(study, data_dir), settings)
     _check(settings, arrays)
     x_train, y_train, *test = arrays
-    try:
-        ids = np.unique(np.concatenate(arrays[1::2]), return_inverse=True)[1]
-    except TypeError as error:  # Objects, which can be of any kind.
-        raise ValueError(
-            f"Expected the labels of {settings.name!r} to be all class ids or all "
-            f"names. {error}"
-        ) from error
+    ids = np.unique(np.concatenate(arrays[1::2]), return_inverse=True)[1]
     if test:
         return x_train, ids[: len(y_train)], test[0], ids[len(y_train) :]
     rows, test_rows = split(ids, settings.test_split, _SUBSET_SEED, "test_split")
@@ -103,20 +97,19 @@ def _check(settings, arrays):
                 f"Expected the samples of {name!r} to be finite numbers, of shape "
                 f"`(samples, ...)`. Received: {x.dtype} of shape {x.shape}"
             )
-    for y in arrays[1::2]:
-        is_number = y.dtype.kind in "iu"
-        if y.ndim != 1 or y.dtype.kind not in "iubUSO" or (is_number and y.min() < 0):
-            raise ValueError(
-                f"Expected the labels of {name!r} to be class ids, integers from 0, or "
-                "names of classes, of shape `(samples,)`. "
-                f"Received: {y.dtype} of shape {y.shape}"
-            )
-    if len({y.dtype.kind in "iu" for y in arrays[1::2]}) > 1:
+    labels = arrays[1::2]
+    are_flat = all(y.ndim == 1 for y in labels)
+    are_ids = all(y.dtype.kind in "iu" and y.min() >= 0 for y in labels)
+    if not are_flat or not (are_ids or all(map(_are_names, labels))):
         raise ValueError(
-            f"Expected the labels of {name!r} to train and to test on to be both "
-            "class ids or both names. Received: "
-            f"{' and '.join(str(y.dtype) for y in arrays[1::2])}"
+            f"Expected the labels of {name!r} to be all class ids, integers from 0, or "
+            "all names of classes, of shape `(samples,)`. Received: "
+            f"{' and '.join(f'{y.dtype} of shape {y.shape}' for y in labels)}"
         )
+
+
+def _are_names(labels):
+    return labels.dtype.kind in "bUS" or all(isinstance(y, str) for y in labels)
 
 
 def _subset(name, available, asked):

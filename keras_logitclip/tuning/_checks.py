@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_logitclip._jobs import arrays
+from keras_logitclip._labels import check_class_ids
 from keras_logitclip._labels import look_like_probabilities
 from keras_logitclip.losses import LogitClipLoss
 from keras_logitclip.tuning._training import Task
@@ -27,14 +28,11 @@ def check_pair(name: str, data) -> tuple | None:
 
 def check_data(x, y, x_name: str = "x", y_name: str = "y") -> tuple:
     """Returns inputs and labels as arrays, if the labels are class ids."""
-    labels = np.asarray(y)
-    are_ids = labels.ndim == 1 and labels.dtype.kind in "iu" and labels.size
-    if not are_ids or labels.min() < 0 or labels.min() == labels.max():
+    labels = check_class_ids(y, np.inf, y_name)
+    if labels.min() == labels.max():
         raise ValueError(
-            f"Invalid value for argument `{y_name}`: expected class ids, integers of "
-            "at least 0, of two classes or more, and of shape `(samples,)`. "
-            "`y.argmax(-1)` makes them of one-hot labels, `y.ravel()` of a column. "
-            f"Received: dtype {labels.dtype}, shape {labels.shape}, {labels}"
+            f"Invalid value for argument `{y_name}`: expected class ids of two classes "
+            f"or more. Received: {labels}"
         )
     inputs = arrays.check_inputs(x, len(labels), x_name)
     are_texts = any(array.dtype == object for array in keras.tree.flatten(inputs))

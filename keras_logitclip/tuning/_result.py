@@ -64,7 +64,7 @@ class TauSearch:
     def plot(self, ax=None):
         """Draws the accuracies over `tau`, with a line for each learning rate.
 
-        If no more than one threshold is finite, it draws them over the learning rate.
+        No clipping, an infinite `tau`, is at twice the largest of the others.
 
         Args:
             ax: The Matplotlib axes to draw on. Defaults to `None`, which means
@@ -74,27 +74,22 @@ class TauSearch:
             The Matplotlib axes.
         """
         ax = new_axes("TauSearch.plot") if ax is None else ax
-        over, by = "tau", "learning_rate"
-        finite = {row["tau"] for row in self.rows} - {math.inf}
-        if self.best_learning_rate is not None and len(finite) < 2:
-            over, by = by, over
-        values = sorted({row[over] for row in self.rows})
-        end = 2 * max((value for value in values if value < math.inf), default=1)
+        taus = sorted({row["tau"] for row in self.rows})
+        end = 2 * max((tau for tau in taus if tau < math.inf), default=1)
         kinds = [("accuracy", "noisy", "-"), ("clean_accuracy", "clean", "--")]
         if self.rows[0]["clean_accuracy"] is None:
             kinds.pop()
-        for index, line in enumerate(sorted({row[by] for row in self.rows})):
-            which = "" if line is None else f", {by.replace('_', ' ')} {line:.4g}"
-            rows = [row for row in self.rows if row[by] == line]
-            places = [min(row[over], end) for row in rows]
+        rates = sorted({row["learning_rate"] for row in self.rows})
+        for index, rate in enumerate(rates):
+            which = "" if rate is None else f", learning rate {rate:.4g}"
+            rows = [row for row in self.rows if row["learning_rate"] == rate]
+            places = [min(row["tau"], end) for row in rows]
             for key, labels, dash in kinds:
                 look = {"color": f"C{index}", "label": f"{labels} labels{which}"}
                 ax.plot(places, [row[key] for row in rows], f"o{dash}", **look)
-        ax.axvline(min(getattr(self, f"best_{over}"), end), color="0.7", zorder=0)
-        label = over.replace("_", " ")
-        ax.set(xscale="log", xlabel=label, ylabel="accuracy", title=self.study_name)
-        ticks = [min(value, end) for value in values]
-        ax.set_xticks(ticks, [f"{value:.3g}" for value in values])
+        ax.axvline(min(self.best_tau, end), color="0.7", zorder=0)
+        ax.set(xscale="log", xlabel="tau", ylabel="accuracy", title=self.study_name)
+        ax.set_xticks([min(tau, end) for tau in taus], [f"{tau:.3g}" for tau in taus])
         ax.minorticks_off()
         ax.legend()
         return ax
@@ -119,7 +114,8 @@ def rows_of(study) -> list[dict]:
 
 def epochs_spent(study) -> int:
     """Returns the epochs of all trainings, those that crashed among them."""
-    return sum(len(trial.intermediate_values) for trial in queue.trials_of(study))
+    trials = queue.trials_of(study, "RUNNING", "COMPLETE", "FAIL")
+    return sum(len(trial.intermediate_values) for trial in trials)
 
 
 def _mean(values):
