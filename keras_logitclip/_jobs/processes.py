@@ -1,4 +1,4 @@
-"""Worker processes, which share nothing but a database."""
+"""Work in this process, or in several, which share nothing but a database."""
 
 import multiprocessing
 import time
@@ -9,37 +9,42 @@ import keras
 from keras_logitclip._jobs.description import keras_settings
 
 _POLL_SECONDS = 0.5
+_LONGEST = 200  # Bytes of a message of a worker.
 
 
-def work_in_processes(
+def work(
     workers: int,
     target: Callable,
     arguments: tuple,
     is_complete: Callable[[], bool],
-    on_poll: Callable[[], None],
+    on_progress: Callable[[str], None],
 ) -> None:
-    """Starts processes that call a function, and waits until all of them have ended.
+    """Calls a function in this process, or in several, until all of them have ended.
 
-    Keras is set as here in all of them. `is_complete` is asked if one of them failed,
-    `on_poll` called every now and then.
+    It takes the arguments, and a function to call every now and then with a message,
+    which `on_progress` gets. Keras is set as here in all processes. `is_complete` is
+    asked if one of them failed.
 
     Raises:
         RuntimeError: If they end before all is done.
     """
+    if workers == 1:
+        target(*arguments, on_progress)
+        return
     # Forked, a process would inherit the threads and locks of the backend.
     context = multiprocessing.get_context("spawn")
+    # Without a lock, which a worker that is killed would keep.
+    message = context.RawArray("c", _LONGEST + 1)
+    worker = (keras_settings(), message, target, arguments)
     processes = [
-        context.Process(
-            target=_run, args=(keras_settings(), target, arguments), daemon=True
-        )
-        for _ in range(workers)
+        context.Process(target=_run, args=worker, daemon=True) for _ in range(workers)
     ]
     try:
         for process in processes:
             process.start()
         while any(process.is_alive() for process in processes):
             time.sleep(_POLL_SECONDS)
-            on_poll()
+            on_progress(message.value.decode(errors="ignore"))
     finally:
         for process in processes:
             if process.is_alive():
@@ -53,14 +58,13 @@ def work_in_processes(
         )
 
 
-def _run(settings, target, arguments):
+def _run(settings, message, target, arguments):
+    def on_progress(text=""):
+        if not multiprocessing.parent_process().is_alive():
+            raise SystemExit("The parent process was ended.")
+        message.value = text.encode()[:_LONGEST]
+
     keras.config.set_floatx(settings["floatx"])
     keras.config.set_dtype_policy(settings["dtype_policy"])
     keras.config.set_image_data_format(settings["image_data_format"])
-    target(*arguments)
-
-
-def exit_with_parent(*ignored) -> None:
-    """Leaves the work to others when nobody waits for this process any more."""
-    if not multiprocessing.parent_process().is_alive():
-        raise SystemExit("The parent process was ended.")
+    target(*arguments, on_progress)

@@ -35,17 +35,16 @@ def job_of(trial) -> Job | None:
     return tuple(attributes[_JOB]) if is_own else None
 
 
-def trials_of(study, *states) -> list:
-    """Returns the trials that are in one of these states; all of them for none."""
+def trials_of(study, *states: str) -> list:
+    """Returns the trials of jobs in one of the states, such as "RUNNING"."""
     with explained_damages():
-        trials = study.get_trials(deepcopy=False, states=states or None)
-    return [trial for trial in trials if job_of(trial)]
+        trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if job_of(trial) and trial.state.name in states]
 
 
 def complete_trials(study) -> dict[Job, Any]:
     """Returns the trials that are complete, by their jobs."""
-    complete = import_optuna().trial.TrialState.COMPLETE
-    return {job_of(trial): trial for trial in trials_of(study, complete)}
+    return {job_of(trial): trial for trial in trials_of(study, "COMPLETE")}
 
 
 def work(
@@ -91,29 +90,31 @@ def name_of(job: Job) -> str:
 def _take_and_run(study, job, run, grace_period):
     """Runs a job, unless another process took it before."""
     optuna = import_optuna()
-    states = optuna.trial.TrialState
     template = optuna.trial.create_trial(
-        state=states.RUNNING, user_attrs={_JOB: job, _PROCESS: _this_process()}
+        state=optuna.trial.TrialState.RUNNING,
+        user_attrs={_JOB: job, _PROCESS: _this_process()},
     )
     trial_id = study._storage.create_new_trial(study._study_id, template)
     trial = optuna.trial.Trial(study, trial_id)
-    state, value = states.FAIL, None
+    value = None
     try:
-        others = trials_of(study, states.RUNNING, states.COMPLETE)
+        others = trials_of(study, "RUNNING", "COMPLETE")
         if not any(job_of(t) == job and t.number < trial.number for t in others):
             with _signs_of_life(trial, grace_period):
                 value = run(trial, job)
-            state = states.COMPLETE
     except optuna.exceptions.UpdateFinishedTrialError:
         pass  # Others took this process for dead, and do the job.
     finally:
-        _end(study, trial, state, value)
+        _end(study, trial, value)
 
 
-def _end(study, trial, state, value=None):
-    """Ends a trial, unless another process has ended it."""
+def _end(study, trial, value=None):
+    """Ends a trial, which has failed without a value, unless others have ended it."""
+    optuna = import_optuna()
+    states = optuna.trial.TrialState
+    state = states.FAIL if value is None else states.COMPLETE
     # Optuna's `skip_if_finished` looks first, and fails if it is ended just then.
-    with contextlib.suppress(import_optuna().exceptions.UpdateFinishedTrialError):
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
         study.tell(trial.number, value, state=state, skip_if_finished=True)
 
 
@@ -143,14 +144,13 @@ def _running_jobs(study, silent_since, grace_period):
     `silent_since` has the time at which each sign of life was first seen here. Clocks
     of machines are not compared.
     """
-    states = import_optuna().trial.TrialState
     now = time.monotonic()
     jobs = set()
-    for trial in trials_of(study, states.RUNNING):
+    for trial in trials_of(study, "RUNNING"):
         sign = trial.user_attrs.get(_SIGN_OF_LIFE)
         silent = now - silent_since.setdefault((trial.number, sign), now)
         if silent > grace_period or _has_ended(*trial.user_attrs[_PROCESS]):
-            _end(study, trial, states.FAIL)
+            _end(study, trial)
         else:
             jobs.add(job_of(trial))
     return jobs

@@ -36,15 +36,7 @@ def file_url(path: str | os.PathLike) -> str:
     import sqlalchemy
 
     url = sqlalchemy.URL.create("sqlite", database=str(path))
-    url = url.render_as_string(hide_password=False)
-    # Optuna formats the URL, in which older versions leave braces as they are.
-    if sqlalchemy.make_url(url).database != str(path) or "{" in url:
-        raise ValueError(
-            "A database in a file of such a name needs SQLAlchemy 2.1 or later, or a "
-            f'name without "?" and "{{". Received: {str(path)!r}, SQLAlchemy '
-            f"{sqlalchemy.__version__}"
-        )
-    return url
+    return url.render_as_string(hide_password=False)
 
 
 def check_storage(storage: str) -> str:
@@ -122,13 +114,6 @@ def stored_settings(study) -> dict:
 
 def _check_settings(stored, settings, growing, study_name):
     """Refuses settings that differ from what is stored."""
-    if stored.get("format", 0) > settings.get("format", 0):
-        raise ValueError(
-            f"The study {study_name!r} in this storage was made by a newer version of "
-            f"keras-logitclip. Expected format {settings.get('format', 0)} or older. "
-            f"Received: format {stored['format']}. "
-            "Update with: pip install --upgrade keras-logitclip"
-        )
     compared = {**settings, **{k: v for k, v in growing.items() if k in stored}}
     different = [
         f"{name}: {stored.get(name)!r} there, {value!r} here"
@@ -160,7 +145,9 @@ def _check_file(url):
     try:
         with engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-            tables = set(sqlalchemy.inspect(connection).get_table_names())
+            tables = sqlalchemy.inspect(connection).get_table_names()
+        if tables and "studies" not in tables:
+            found = f"the tables {', '.join(tables)}"
     except sqlalchemy.exc.OperationalError:  # It is locked, or may not be read.
         raise
     except sqlalchemy.exc.DatabaseError as error:
@@ -169,14 +156,9 @@ def _check_file(url):
         engine.dispose()
     if str(found) != "ok":
         raise ConnectionError(
-            f"The database {path} is damaged, or no database. Move it elsewhere, and "
-            "the same call makes a new one; the cells that a study has trained are "
-            f"taken from the folder `cells` in its results. Received: {found}"
-        )
-    if tables and "studies" not in tables:
-        raise ConnectionError(
-            f"The database {path} is not one of Optuna's. Expected another file. "
-            f"Received: one with the tables {', '.join(sorted(tables))}"
+            f"The database {path} is damaged, or not one of Optuna's. Move it "
+            "elsewhere, and the same call makes a new one; cells that are trained are "
+            f"taken from the folder `cells` of the results. Received: {found}"
         )
 
 

@@ -63,16 +63,20 @@ def list_cells(options) -> str:
     """Lists the trainings, as far as it is known which ones there will be."""
     study = _config.load(options.file)
     folder = _run.results_folder(study, options.results)
-    trials = dict.fromkeys(_plan.cells(study, {}))
+    trained, running = dict.fromkeys(_plan.cells(study, {})), set()
     if options.storage is not None or (folder / "study.db").exists():
         with explained_errors():
             opened = _run.open_store(study, folder, options.storage)
-            trials = _run.trials_of_cells(opened, study)
-    known = {"COMPLETE": "trained", "RUNNING": "running"}
-    states = [known.get(trial and trial.state.name, "-") for trial in trials.values()]
-    cells = map(queue.name_of, trials)
-    lines = [f"{state:8s} {cell}" for state, cell in zip(states, cells, strict=True)]
-    total = f"{states.count('trained')} of {_plan.count(study)} cells are trained."
+            trained = _run.trained_cells(opened, study)
+            running = {*map(queue.job_of, queue.trials_of(opened, "RUNNING"))}
+    states = {
+        cell: "trained" if trial else "running" if cell in running else "-"
+        for cell, trial in trained.items()
+    }
+    lines = [f"{state:8s} {queue.name_of(cell)}" for cell, state in states.items()]
+    total = (
+        f"{sum(map(bool, trained.values()))} of {_plan.count(study)} cells are trained."
+    )
     return "\n".join([*lines, total])
 
 

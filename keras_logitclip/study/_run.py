@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import multiprocessing
 import re
 import shutil
 import tempfile
@@ -29,7 +28,6 @@ from keras_logitclip.study import _training
 
 _REPORT_SECONDS = 1.0
 _RECORD = "record"
-_LONGEST = 200  # Bytes of a message of a worker.
 
 
 def run(
@@ -87,18 +85,13 @@ def run(
         storages.explained_errors(),
         progress_bar(study.name, epochs, lambda: _done(opened, study), verbose) as show,
     ):
-        if workers == 1:
-            _work(opened, study, folder, data, data_dir, grace_period, show)
-        else:
-            # Without a lock, which a worker that is killed would keep.
-            message = multiprocessing.get_context("spawn").RawArray("c", _LONGEST + 1)
-            processes.work_in_processes(
-                workers,
-                _work_in_process,
-                (study, folder, storage, data_dir, grace_period, message),
-                is_complete=lambda: not _missing(opened, study),
-                on_poll=lambda: show(message.value.decode(errors="ignore")),
-            )
+        processes.work(
+            workers,
+            _work,
+            (study, folder, storage, data, data_dir, grace_period),
+            is_complete=lambda: not _missing(opened, study),
+            on_progress=show,
+        )
         return records(opened, study)
 
 
@@ -172,17 +165,11 @@ def open_store(
     return storages.open_study(url, study.name, shared, fingerprints)
 
 
-def trials_of_cells(opened, study: _config.Study) -> dict:
-    """Returns the cells that are known, each with the trial that is furthest."""
-
-    def progress(trial):
-        is_running = not trial.state.is_finished()
-        return trial.value is not None, is_running, trial.last_step or 0
-
-    trials = sorted(queue.trials_of(opened), key=progress)
-    furthest = {queue.job_of(trial): trial for trial in trials}
-    accuracies = {c: t.value for c, t in furthest.items() if _is_trained(t)}
-    return {cell: furthest.get(cell) for cell in _plan.cells(study, accuracies)}
+def trained_cells(opened, study: _config.Study) -> dict:
+    """Returns the cells that are known, each with its trial if it is trained."""
+    trained = queue.complete_trials(opened)
+    accuracies = {cell: trial.value for cell, trial in trained.items()}
+    return {cell: trained.get(cell) for cell in _plan.cells(study, accuracies)}
 
 
 def records(opened, study: _config.Study) -> list[dict]:
@@ -191,43 +178,26 @@ def records(opened, study: _config.Study) -> list[dict]:
     Their configuration and the number of planned cells are those of the study as it is
     now: it has grown, or lost parts.
     """
-    trials = trials_of_cells(opened, study).values()
-    trained = [trial.user_attrs[_RECORD] for trial in trials if _is_trained(trial)]
+    trials = filter(None, trained_cells(opened, study).values())
     as_now = {"config": study.config, "planned": _plan.count(study)}
-    return [{**record, **as_now} for record in trained]
-
-
-def _is_trained(trial):
-    return trial is not None and trial.value is not None
+    return [{**trial.user_attrs[_RECORD], **as_now} for trial in trials]
 
 
 def _missing(opened, study):
-    trials = trials_of_cells(opened, study)
-    return [cell for cell, trial in trials.items() if not _is_trained(trial)]
+    cells = trained_cells(opened, study)
+    return [cell for cell, trial in cells.items() if trial is None]
 
 
 def _done(opened, study):
     """Returns the number of epochs of all processes, and that of cells in words."""
-    trials = [*filter(None, trials_of_cells(opened, study).values())]
-    trained = sum(map(_is_trained, trials))
-    steps = sum(t.last_step or 0 for t in trials if not _is_trained(t))
+    trained = sum(t is not None for t in trained_cells(opened, study).values())
+    steps = sum(t.last_step or 0 for t in queue.trials_of(opened, "RUNNING"))
     done = trained * study.settings.epochs + steps
     return done, f"{trained}/{_plan.count(study)} cells"
 
 
-def _work_in_process(study, folder, storage, data_dir, grace_period, message):
-    def on_progress(text):
-        processes.exit_with_parent()
-        message.value = text.encode()[:_LONGEST]
-
-    data = _data.load_data(study, data_dir)
-    # A function of the user may return other data each time.
-    contents = {"contents of the data": data.fingerprint}
-    opened = open_store(study, folder, storage, contents)
-    _work(opened, study, folder, data, data_dir, grace_period, on_progress)
-
-
-def _work(opened, study, folder, data, data_dir, grace_period, on_progress):
+def _work(study, folder, storage, data, data_dir, grace_period, on_progress):
+    opened = open_store(study, folder, storage)
     trainer = _training.Trainer(study, data)
 
     @functools.lru_cache(len(study.noises))

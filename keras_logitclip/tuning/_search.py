@@ -12,14 +12,13 @@ from keras_logitclip._arguments import check_count
 from keras_logitclip._arguments import check_number
 from keras_logitclip._arguments import check_p
 from keras_logitclip._jobs import arrays
+from keras_logitclip._jobs import processes
 from keras_logitclip._jobs import queue
 from keras_logitclip._jobs import storage as storages
 from keras_logitclip._jobs.description import describe
 from keras_logitclip._jobs.description import describe_model
 from keras_logitclip._jobs.description import fingerprint
 from keras_logitclip._jobs.description import keras_settings
-from keras_logitclip._jobs.processes import exit_with_parent
-from keras_logitclip._jobs.processes import work_in_processes
 from keras_logitclip._jobs.progress import progress_bar
 from keras_logitclip.tuning import _checks
 from keras_logitclip.tuning._plan import Plan
@@ -193,16 +192,13 @@ def search_tau(
             study_name, total, lambda: (epochs_spent(study), ""), verbose
         ) as show,
     ):
-        if workers == 1:
-            _work(study, task, plan, grace_period, show)
-        else:
-            work_in_processes(
-                workers,
-                _work_in_process,
-                (url, study_name, settings, task, plan, grace_period),
-                is_complete=lambda: not _progress(study, plan)[0],
-                on_poll=show,
-            )
+        processes.work(
+            workers,
+            _work,
+            (url, study_name, settings, task, plan, grace_period),
+            is_complete=lambda: not _progress(study, plan)[0],
+            on_progress=show,
+        )
         best = _progress(study, plan)[1][0]
         rows, spent = rows_of(study), epochs_spent(study)
     return TauSearch(best.tau, best.learning_rate, rows, task.epochs, spent, study_name)
@@ -258,8 +254,9 @@ def _progress(study, plan):
     return plan.progress(scores)
 
 
-def _work(study, task, plan, grace_period, on_progress):
+def _work(url, study_name, settings, task, plan, grace_period, on_progress):
     """Trains what is missing until the search is complete, as others may do."""
+    study = storages.open_study(url, study_name, settings)
 
     def run(trial, job):
         def report(epoch, accuracy):
@@ -271,8 +268,3 @@ def _work(study, task, plan, grace_period, on_progress):
         return accuracy
 
     queue.work(study, lambda: _progress(study, plan)[0], run, grace_period, on_progress)
-
-
-def _work_in_process(url, study_name, settings, task, plan, grace_period):
-    study = storages.open_study(url, study_name, settings)
-    _work(study, task, plan, grace_period, exit_with_parent)
