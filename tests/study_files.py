@@ -60,7 +60,8 @@ def flat_model(shape, num_classes):
 
 class Smoothed(keras.losses.Loss):
     def call(self, y_true, y_pred):
-        targets = 0.9 * keras.ops.one_hot(y_true, 4) + 0.025
+        labels = keras.ops.cast(y_true, "int32")
+        targets = 0.9 * keras.ops.one_hot(labels, 4) + 0.025
         return keras.losses.categorical_crossentropy(targets, y_pred, from_logits=True)
 
 

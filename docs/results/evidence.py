@@ -49,8 +49,8 @@ class LabelSmoothing(keras.losses.Loss):
         self.num_classes = num_classes
 
     def call(self, y_true, y_pred):
-        labels = 0.9 * keras.ops.one_hot(y_true, self.num_classes)
-        labels += 0.1 / self.num_classes
+        ids = keras.ops.cast(y_true, "int32")  # Keras has made floats of them.
+        labels = 0.9 * keras.ops.one_hot(ids, self.num_classes) + 0.1 / self.num_classes
         return keras.losses.categorical_crossentropy(labels, y_pred, from_logits=True)
 
 
