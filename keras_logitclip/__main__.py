@@ -71,8 +71,8 @@ def _tau(options):
             f"(symmetric noise), norm of order {options.p:g}",
             f"tau = {suggested:.4g} is the smallest with which the model can be as "
             "sure of a label as the noise lets it be.",
-            "To begin with, as measured with 10 classes: 0.2 to 0.5 with SGD, 1.5 with "
-            "Adam (README, Choosing tau).",
+            "To begin with, as measured: 1 to 2, with a learning rate of its own "
+            "(README, The learning rate, and tau).",
             "",
             *_table(header, rows),
             "",

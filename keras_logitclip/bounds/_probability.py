@@ -88,8 +88,8 @@ def tau_for_noise_rate(noise_rate: float, num_classes: int, p: float = 2) -> flo
     one no model is as sure as it should be; a larger one leaves room to memorize.
 
     It is about probabilities. To predict the right class a model need not be that
-    sure: trained with SGD, much smaller thresholds were measured to be better, with
-    Adam somewhat smaller ones (README, "Choosing tau").
+    sure: smaller thresholds were measured to be better (README, "The learning rate,
+    and tau").
 
     Args:
         noise_rate: Probability that a label is replaced by another class, all of

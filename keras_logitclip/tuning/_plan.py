@@ -2,7 +2,7 @@
 
 Short trainings mislead. Memorization comes late, so they favour thresholds that learn
 fast and memorize later; few thresholds that are trained to the end find a better one
-for the same cost (`docs/choosing_tau.md`). What comes next depends on the scores alone,
+for the same cost. What comes next depends on the scores alone,
 so that any process can tell at any time.
 """
 
