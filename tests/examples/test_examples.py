@@ -20,7 +20,7 @@ Example = namedtuple("Example", "name options expected")
 QUICKSTART = Example(
     "quickstart.py",
     ["--epochs", "3", "--seeds", "2", "--output", "curves.png"],
-    r"LogitClip, tau=1 .*±.*From its best to the last epochs.*curves\.png",
+    r"LogitClip, tau=1.5, rate 0.01 .*±.*From its best to the last epochs.*curves\.png",
 )
 LAYER = Example("layer.py", ["--epochs", "2"], "Test accuracy: .* saving and loading")
 LOOP = Example(
@@ -71,6 +71,7 @@ def test_human_noise_runs(tmp_path):
 REFUSED = {
     "epochs": "0",
     "noise-rate": "1.5",
+    "learning-rates": "0 1",
     "tau": "0",
     "weight-decay": "-1",
 }
@@ -80,7 +81,7 @@ REFUSED = {
 @pytest.mark.parametrize(("name", "value"), REFUSED.items())
 def test_quickstart_refuses_bad_arguments(name, value, run_here, capsys):
     with pytest.raises((SystemExit, ValueError)) as refused:
-        run_here("quickstart.py", [f"--{name}", value])
+        run_here("quickstart.py", [f"--{name}", *value.split()])
     assert getattr(refused.value, "code", 1) != 0
     message = f"{refused.value} {capsys.readouterr().err}"
     assert name in message
