@@ -59,9 +59,8 @@ def parse_arguments():
     )
     parser.add_argument("--size", type=int, default=224, help="pixels of a side")
     parser.add_argument("--output", type=Path, default=Path("features.npz"))
-    two_heads.add_options(
-        parser, tau=1.0, epochs=30, learning_rates=[0.001, 0.003, 0.01, 0.03, 0.1]
-    )
+    rates = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
+    two_heads.add_options(parser, tau=1.0, epochs=30, learning_rates=rates)
     arguments = parser.parse_args()
     if arguments.size < 32 or arguments.epochs < 1:
         parser.error("--size must be at least 32, and --epochs at least 1")

@@ -9,8 +9,8 @@ from these. Without `--test test.csv`, a fifth of each class is split off.
 
 With many classes, the learning rate is the first thing to set. Clipping shortens the
 gradient to `tau / norm` of its size, so a clipped loss wants a larger rate. Begin with
-three to ten times that of the plain one; on the data below it is more. Here each loss
-chooses its own among several.
+three times that of the plain one for ten classes, and ten times or more for 70. Here
+each loss chooses its own among several.
 
 `--noise` makes clean labels wrong, to show what the loss does. On banking77, 77 intents
 of a bank's customers (https://github.com/PolyAI-LDN/task-specific-datasets, CC BY 4.0),

@@ -80,6 +80,8 @@ def train(x, labels, num_classes, arguments):
                 flush=True,
             )
         best[name] = max(heads, key=lambda head: head.held_out)
+        if best[name] in (heads[0], heads[-1]):
+            print("The best rate is the first or the last one: try others beyond it.")
     return best
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 
 def main(clinc150: str, folder: str):
+    Path(folder).mkdir(parents=True, exist_ok=True)
     parts = json.loads(Path(clinc150).read_text(encoding="utf-8"))
     intents = {"train": [*parts["train"], *parts["val"]], "test": parts["test"]}
     for name, rows in intents.items():

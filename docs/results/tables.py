@@ -8,22 +8,24 @@ others. Figures are test accuracies on clean labels in percent, means of the las
 of the epochs and over the seeds. The loss is cross-entropy.
 """
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 FOLDER = Path(__file__).parent
-CLASSES = {
-    "odd-digits": 2,
-    "odd-digits-one-logit": 2,
-    "digits-mlp": 10,
-    "digits-cnn": 10,
-    "fashion-mnist": 10,
-    "cifar10n": 10,
-    "letters": 26,
-    "banking77": 77,
-    "clinc150": 150,
+# The number of classes, and where the data are from.
+STUDIES = {
+    "odd-digits": (2, "digits"),
+    "odd-digits-one-logit": (2, "digits"),
+    "digits-mlp": (10, "digits"),
+    "digits-cnn": (10, "digits"),
+    "fashion-mnist": (10, "Fashion-MNIST"),
+    "cifar10n": (10, "CIFAR-10N"),
+    "letters": (26, "letters"),
+    "banking77": (77, "banking77"),
+    "clinc150": (150, "CLINC150"),
 }
 STUDY = ["classes", "data", "optimizer"]
 CASE = [*STUDY, "noise"]
@@ -32,32 +34,50 @@ TAUS = [0.5, 1.0, 1.5, 2.0, 3.0, 5.0]
 TAU = 1.5
 
 
-def load(folder: Path) -> pd.DataFrame:
-    """Returns the trainings, without what is not trained with all rates yet."""
-    cells = pd.concat(map(pd.read_csv, sorted(folder.glob("*/cells.csv"))))
-    cells[["data", "_", "optimizer"]] = cells.study.str.rpartition("-")
-    cells = cells[(cells.loss == "CE") & cells.data.isin(CLASSES)]
-    cells = cells.assign(
-        classes=cells.data.map(CLASSES),
+def load() -> pd.DataFrame:
+    """Returns the trainings of methods that are trained with all rates and seeds."""
+    parts = []
+    for name in STUDIES:
+        for optimizer in ("sgd", "adamw"):
+            path = FOLDER / f"{name}-{optimizer}" / "cells.csv"
+            if path.exists():
+                study = load_study(path)
+                parts.append(study.assign(data=name, optimizer=optimizer))
+    cells = pd.concat(parts)
+    return cells.assign(
+        classes=cells.data.map(lambda name: STUDIES[name][0]),
         value=cells.value.fillna(0.0),
         **100 * cells[["accuracy", "noisy_accuracy"]],
     )
-    rates = cells.groupby([*METHOD, "seed"]).learning_rate.transform("size")
-    all_rates = rates.groupby([cells[name] for name in STUDY]).transform("max")
-    return cells[rates == all_rates]
+
+
+def load_study(path):
+    settings = tomllib.loads(path.parent.with_suffix(".toml").read_text())
+    rates = settings["optimizer"]["learning_rates"]
+    cells = pd.read_csv(path)
+    cells = cells[cells.learning_rate.isin(rates) & (cells.loss == "CE")]
+    method = ["noise", "method", "value"]
+    trained = cells.groupby(method, dropna=False).learning_rate.transform("size")
+    complete = trained == len(rates) * settings["seeds"]
+    for names in cells[~complete][method].drop_duplicates().values.tolist():
+        print(f"Left out, not complete: {path.parent.name}", *names)
+    return cells[complete]
 
 
 def at_best_rate(cells: pd.DataFrame, by: str = "noisy_accuracy") -> pd.DataFrame:
-    """Returns a row for each method and value: at the rate of the best accuracy."""
+    """Returns a row for each method and value: at the rate of the best accuracy.
+
+    Of equal ones, it is the smallest rate.
+    """
     rows = cells.groupby([*METHOD, "learning_rate"], as_index=False).agg(
         accuracy=("accuracy", "mean"),
-        error=("accuracy", "sem"),
         noisy_accuracy=("noisy_accuracy", "mean"),
         seeds=("seed", "size"),
     )
-    best = rows.loc[rows.groupby(METHOD)[by].idxmax()]
-    rates = rows.groupby(CASE).learning_rate.agg(["min", "max"])
-    best = best.join(rates, CASE)
+    # Rounded, lest the last digit decides.
+    best = rows.loc[rows[by].round(6).groupby([rows[m] for m in METHOD]).idxmax()]
+    rates = rows.groupby(METHOD).learning_rate.agg(["min", "max"])
+    best = best.join(rates, METHOD)
     at_edge = (best.learning_rate == best["min"]) | (best.learning_rate == best["max"])
     return best.assign(at_edge=at_edge).set_index(METHOD)
 
@@ -102,7 +122,7 @@ def default_by_study(cells):
 def default_of_others(cells):
     """The best tau of the other data, and how far below the best it is here."""
     below = below_best(cells)
-    data = below.index.get_level_values("data")
+    data = below.index.get_level_values("data").map(lambda name: STUDIES[name][1])
     found = {}
     for name in dict.fromkeys(data):
         tau = below[data != name][TAUS].mean().idxmin()
@@ -117,14 +137,14 @@ def default_of_others(cells):
 
 
 def learning_rates(cells):
-    """The factor to the rate of plain: geometric mean (spread, a factor, too)."""
+    """How many times the rate of plain each tau takes: median, smallest to largest."""
     rows = at_best_rate(cells)
     plain = of(rows, "plain").learning_rate
-    factors = np.log10(of_taus(rows, "learning_rate").div(plain, axis=0)).dropna()
+    factors = of_taus(rows, "learning_rate").div(plain, axis=0).dropna()
     groups = factors.groupby(["classes", "optimizer"])
-    mean, spread = 10 ** groups.mean(), 10 ** groups.std()
-    table = mean.map("{:.2g}".format) + " (" + spread.map("{:.1f}".format) + ")"
-    return table.assign(cases=groups.size())
+    texts = [groups.median(), groups.min(), groups.max()]
+    median, low, high = (table.map("{:.3g}".format) for table in texts)
+    return (median + " (" + low + " to " + high + ")").assign(cases=groups.size())
 
 
 def same_learning_rate(cells):
@@ -137,24 +157,25 @@ def same_learning_rate(cells):
     there = there.groupby(METHOD)[["accuracy"]].mean()
     columns = {"plain": plain.accuracy}
     for method, name in (("tau", "clipped"), ("normalized_tau", "normalized")):
-        if method in rows.index.unique("method"):
-            columns[f"{name}, rate of plain"] = of(there, method, TAU).accuracy
-            columns[f"{name}, own rate"] = of(rows, method, TAU).accuracy
-    means = pd.DataFrame(columns).groupby(STUDY).mean()
-    return means.map("{:.1f}".format).replace("nan", "")
+        columns[f"{name}, rate of plain"] = of(there, method, TAU).accuracy
+        columns[f"{name}, own rate"] = of(rows, method, TAU).accuracy
+    means = pd.DataFrame(columns).dropna().groupby(STUDY).mean()
+    return means.map("{:.1f}".format)
 
 
 def cost_of_noisy_validation(cells):
-    """Points more at the rate that is best by clean test labels, which nobody has."""
+    """Points more at the rate that is best by clean labels: plain, and clipped."""
     best, rows = at_best_rate(cells, "accuracy"), at_best_rate(cells)
-    columns = {"plain": ("plain", 0.0), f"tau {TAU:g}": ("tau", TAU)}
+    methods = {"plain": ("plain", 0.0), "clipped": ("tau", TAU)}
     costs = pd.DataFrame(
         {
             name: of(best, *method).accuracy - of(rows, *method).accuracy
-            for name, method in columns.items()
+            for name, method in methods.items()
         }
     ).dropna()
-    return costs.groupby(STUDY).mean().map("{:.1f}".format)
+    kinds = costs.index.get_level_values("noise").str.split().str[0]
+    means = costs.groupby([*STUDY, kinds]).mean().map("{:.1f}".format)
+    return (means.plain + ", " + means.clipped).unstack("noise").fillna("")
 
 
 def all_cases(cells):
@@ -162,19 +183,20 @@ def all_cases(cells):
     rows = at_best_rate(cells)
     texts = rows.accuracy.map("{:.1f} (".format) + rows.learning_rate.map("{:g}".format)
     rows["text"] = texts + rows.at_edge.map({True: "*)", False: ")"})
-    plain, clipped = of(rows, "plain"), of(rows, "tau", TAU)
-    gain = (clipped.accuracy - plain.accuracy).dropna()
-    error = np.hypot(clipped.error, plain.error)[gain.index]
+    at_rate = cells.join(rows.learning_rate.rename("chosen"), METHOD)
+    at_rate = at_rate[at_rate.learning_rate == at_rate.chosen]
+    by_seed = at_rate.set_index([*METHOD, "seed"]).accuracy.unstack("seed")
+    gains = of(by_seed, "tau", TAU) - of(by_seed, "plain")
+    gains = gains.dropna(how="all")
+    error = gains.sem(axis=1).map(lambda e: "" if np.isnan(e) else f" ± {e:.1f}")
     columns = {
-        "seeds": plain.seeds[gain.index].astype(str),
-        "plain": plain.text,
-        f"tau {TAU:g}": clipped.text,
-        "gain": gain.map("{:+.1f}".format)
-        + error.map(lambda of: "" if np.isnan(of) else f" ± {of:.1f}"),
+        "seeds": gains.count(axis=1),
+        "plain": of(rows, "plain").text,
+        f"tau {TAU:g}": of(rows, "tau", TAU).text,
+        "gain": gains.mean(axis=1).map("{:+.1f}".format) + error,
+        "normalized": of(rows, "normalized_tau", TAU).text,
     }
-    if "normalized_tau" in rows.index.unique("method"):
-        columns["normalized"] = of(rows, "normalized_tau", TAU).text
-    return pd.DataFrame(columns).loc[gain.index].fillna("")
+    return pd.DataFrame(columns).loc[gains.index].fillna("").astype({"seeds": int})
 
 
 def markdown(table):
@@ -196,15 +218,15 @@ TABLES = (
 
 
 def main():
-    cells = load(FOLDER)
+    cells = load()
     page = FOLDER.parent / "choosing_tau.md"
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     for table in TABLES:
         start, end = f"<!-- {table.__name__} -->", "<!-- end -->"
         before, after = text.split(start)
         _, after = after.split(end, 1)
         text = f"{before}{start}\n\n{markdown(table(cells))}\n\n{end}{after}"
-    page.write_text(text)
+    page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def layers_of(model, kind):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_architecture(name):
     loaded = study.load(ROOT / "examples" / "cifar10.toml")
-    assert count(loaded) == 4 * 3 * 2
+    assert count(loaded) == 2 * (4 * 4 + 2 * 2)
     model = import_function(loaded, f"image_models:{name}")((32, 32, 3), 10)
     trainable = sum(np.prod(weight.shape) for weight in model.trainable_weights)
     convolutions = layers_of(model, keras.layers.Conv2D)
