@@ -128,7 +128,7 @@ def predict_held_out(tau, images, labels, arguments, seed):
         print(f" {number}", end="", flush=True)
         keras.utils.set_random_seed(seed)
         batches = Batches(images[train], labels[train], seed)
-        model = models.build(arguments.model, images.shape[1:], NUM_CLASSES)
+        model = models.MODELS[arguments.model](images.shape[1:], NUM_CLASSES)
         optimizer = make_optimizer(len(batches), arguments.epochs)
         model.compile(optimizer, LogitClipLoss(CROSS_ENTROPY, tau))
         model.fit(batches, epochs=arguments.epochs, verbose=0)
