@@ -10,7 +10,7 @@ a minute on two CPU cores. Prints a table and writes the curves to
 Both losses get the recipe of the LogitClip paper, cut to 60 epochs and batches of
 64: SGD with momentum and weight decay, the learning rate divided by 10 after 40%
 and 70% of the epochs. Each begins with a learning rate that suits it, chosen of eight
-by held-out noisy labels, with a network of the same size (`docs/studies.md`):
+by held-out noisy labels (`docs/studies.md`):
 
     python -m keras_logitclip study run docs/results/demo.toml
 """
@@ -76,9 +76,9 @@ def parse_arguments():
         "--learning-rates",
         type=float,
         nargs=2,
-        default=[0.001, 0.01],
+        default=[0.3, 0.03],
         metavar=("PLAIN", "CLIPPED"),
-        help="learning rates to begin with; for symmetric noise, 0.003 and 0.003",
+        help="learning rates to begin with; for symmetric noise, 0.01 and 0.03",
     )
     parser.add_argument(
         "--noise",

@@ -11,6 +11,13 @@ def odd_digits():
     return images.astype("uint8"), digits % 2
 
 
+def demo_network(shape, num_classes):
+    """Builds the network of examples/quickstart.py."""
+    parts = [keras.Input(shape), layers.Flatten()]
+    parts += [layers.Dense(512, "relu"), layers.Dense(512, "relu")]
+    return keras.Sequential([*parts, layers.Dense(num_classes)])
+
+
 def batch_norm_cnn(shape, num_classes):
     """Builds three convolutions with batch normalization."""
     parts = [keras.Input(shape)]

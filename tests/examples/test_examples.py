@@ -20,7 +20,7 @@ Example = namedtuple("Example", "name options expected")
 QUICKSTART = Example(
     "quickstart.py",
     ["--epochs", "3", "--seeds", "2", "--output", "curves.png"],
-    r"LogitClip, tau=1.5, rate 0.01 .*±.*From its best to the last epochs.*curves\.png",
+    r"LogitClip, tau=1.5, rate 0.03 .*±.*From its best to the last epochs.*curves\.png",
 )
 LAYER = Example("layer.py", ["--epochs", "2"], "Test accuracy: .* saving and loading")
 LOOP = Example(
