@@ -155,8 +155,8 @@ def check_class_ids(labels, num_classes: int, name: str = "labels") -> np.ndarra
     labels = np.asarray(labels)
     received = f"Received: {name} of dtype {labels.dtype} and shape {labels.shape}"
     if labels.ndim != 1 or not labels.size:
-        is_column = labels.shape[1:] == (1,)
-        remedy = f" Make it so with `{name}.ravel()`." if is_column else ""
+        method = {(1,): "ravel()"}.get(labels.shape[1:], "argmax(-1)")
+        remedy = f" Make it so with `{name}.{method}`." if labels.ndim == 2 else ""
         raise ValueError(
             f"Invalid value for argument `{name}`: expected class ids of shape "
             f"`(samples,)`, at least one.{remedy} {received}"

@@ -549,7 +549,7 @@ BAD_ARGUMENTS = {
     "epochs": ({"epochs": 0, "taus": [1]}, "`epochs`.*at least 1"),
     "seeds": ({"seeds": 0}, "`seeds`: expected an integer of at least 1"),
     "workers": ({"workers": 0.5}, "`workers`: expected an integer"),
-    "one-hot": ({"y": np.eye(4)[LABELS]}, r"`y`.*class ids of shape.*\(240, 4\)"),
+    "one-hot": ({"y": np.eye(4)[LABELS]}, r"`y`.*`y.argmax\(-1\)`.*\(240, 4\)"),
     "column": ({"y": LABELS[:, None]}, r"`y`.*`y.ravel\(\)`.*\(240, 1\)"),
     "float": ({"y": LABELS / 1}, "`y`.*integers.*float64"),
     "negative": ({"y": LABELS - 1}, "`y`.*Received: -1 at position 0"),
