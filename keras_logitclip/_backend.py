@@ -47,7 +47,8 @@ def _is_undecided():
     """
     if "keras" in sys.modules or os.environ.get("KERAS_BACKEND"):
         return False
-    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    # Not `Path.home`, which fails for a user without one.
+    folder = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"))
     try:
         configured = json.loads((folder / "keras.json").read_text())["backend"]
     except (OSError, ValueError, LookupError, TypeError):
