@@ -608,6 +608,11 @@ INVALID = {
     "twice": InvalidCase(
         [record(), record(accuracy=0.6)], "Received more: [['symmetric 0.5', 'CE'"
     ),
+    "noise in another folder": InvalidCase(
+        [record("../../escaped"), *clipped([0.5])], "Received: ['../../escaped']"
+    ),
+    "loss of several cells": InvalidCase([record(loss="a|b\n")], "['a|b\\n']"),
+    "study of several lines": InvalidCase([record(study="a\n# b")], "['a\\n# b']"),
     "two studies": InvalidCase(
         [record(), record(seed=1, study="other")], "['digits', 'other']"
     ),

@@ -442,6 +442,19 @@ def test_a_record_that_is_none_is_trained_again(contents, finished, trained):
     assert other == finished[1][1]
 
 
+def test_a_record_of_another_cell_is_not_taken_up(finished, trained):
+    """A file that got the name of another one."""
+    folder, records = finished
+    shutil.copytree(folder / "results", "results")
+    Path("results/study.db").unlink()
+    (plain,) = Path("results/cells").glob("*plain*")
+    (clipped,) = Path("results/cells").glob("*tau*")
+    shutil.copy(clipped, plain)
+    again = run(load(**BEFORE), results="results")
+    assert [cell.method for cell in trained] == ["plain"]
+    assert [*map(without_times, again)] == [*map(without_times, records)]
+
+
 @given(damaged=damages())
 @reproducibly
 def test_a_damaged_database(finished, damaged):

@@ -211,7 +211,7 @@ def _work(study, folder, storage, data, data_dir, grace_period, on_progress):
         for unfinished in finished.parent.glob(f"[0-9]*-{finished.name}"):
             unfinished.unlink(missing_ok=True)  # Of a process that was killed.
         record = files.read_json(finished)
-        if record is None:
+        if not record or not _training.is_record_of(cell, record):
             noisy = noise_of(cell.noise, cell.seed)
             report = _reporter(trial, on_progress)
             record = trainer.train(cell, noisy, backups / "backup.npz", report)

@@ -1,5 +1,6 @@
 """From records of trained cells to the numbers of a report."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ def evaluate(records: Iterable[dict]) -> Results:
     formats = {record.get("format") for record in records}
     if formats != {FORMAT}:
         raise ValueError(f"Expected records of format {FORMAT}. Received: {formats}")
+    _check_names(records)
     records = sorted(records, key=_order)
     cells = _table(records, _scores)
     studies = [*cells.study.unique()]
@@ -61,6 +63,17 @@ def evaluate(records: Iterable[dict]) -> Results:
         comparable.loc[_best(shared, [*METHOD, "learning_rate"])],
         _compared(comparable.loc[_best(shared, [*METHOD, "value"])]),
     )
+
+
+def _check_names(records):
+    """Refuses names that no study has: files are named after them."""
+    names = {record[of] for record in records for of in ("study", "noise", "loss")}
+    odd = sorted(name for name in names if not re.fullmatch(r"[\w.:+ -]+", name))
+    if odd:
+        raise ValueError(
+            "Expected records with names of letters, digits, spaces and `_.:+-`. "
+            f"Received: {odd}"
+        )
 
 
 def _order(record):

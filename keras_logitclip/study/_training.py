@@ -68,8 +68,7 @@ class Trainer:
         return {
             "format": _config.FORMAT,
             "study": self.study.name,
-            **cell._asdict(),
-            "value": "inf" if cell.value == math.inf else cell.value,
+            **_as_json(cell),
             "noise_rate": noisy.rate,
             "labels": description.fingerprint(noisy.labels),
             "epochs": epochs,
@@ -180,6 +179,16 @@ class Trainer:
                 variable.regularizer = keras.regularizers.L1(weight)
         model.compile(optimizer, make_loss(self.study, cell, classes))
         model.optimizer.build(model.trainable_variables)
+
+
+def is_record_of(cell: Cell, record: dict) -> bool:
+    """Whether a record is that of this cell, and not of a file with its name."""
+    return record == {**record, **_as_json(cell)}
+
+
+def _as_json(cell):
+    value = "inf" if cell.value == math.inf else cell.value
+    return {**cell._asdict(), "value": value}
 
 
 def _seed_layers(model, seed, epoch):
