@@ -147,15 +147,18 @@ def learning_rates(cells):
     return (median + " (" + low + " to " + high + ")").assign(cases=groups.size())
 
 
+def at_rate_of_plain(cells):
+    """Returns the accuracies of each method at the rate that plain chooses."""
+    plain = of(at_best_rate(cells), "plain").learning_rate
+    there = cells.join(plain.rename("rate of plain"), CASE)
+    there = there[np.isclose(there.learning_rate, there["rate of plain"])]
+    return there.groupby(METHOD)[["accuracy"]].mean()
+
+
 def same_learning_rate(cells):
     """What clipping gives at the rate of plain cross-entropy, and at its own."""
-    rows = at_best_rate(cells)
-    plain = of(rows, "plain")
-    rates = plain.learning_rate.rename("rate of plain")
-    there = cells.join(rates, CASE)
-    there = there[np.isclose(there.learning_rate, there["rate of plain"])]
-    there = there.groupby(METHOD)[["accuracy"]].mean()
-    columns = {"plain": plain.accuracy}
+    rows, there = at_best_rate(cells), at_rate_of_plain(cells)
+    columns = {"plain": of(rows, "plain").accuracy}
     for method, name in (("tau", "clipped"), ("normalized_tau", "normalized")):
         columns[f"{name}, rate of plain"] = of(there, method, TAU).accuracy
         columns[f"{name}, own rate"] = of(rows, method, TAU).accuracy
@@ -189,12 +192,15 @@ def all_cases(cells):
     gains = of(by_seed, "tau", TAU) - of(by_seed, "plain")
     gains = gains.dropna(how="all")
     error = gains.sem(axis=1).map(lambda e: "" if np.isnan(e) else f" ± {e:.1f}")
+    there = at_rate_of_plain(cells).accuracy.map("{:.1f}".format).to_frame()
     columns = {
         "seeds": gains.count(axis=1),
         "plain": of(rows, "plain").text,
         f"tau {TAU:g}": of(rows, "tau", TAU).text,
         "gain": gains.mean(axis=1).map("{:+.1f}".format) + error,
         "normalized": of(rows, "normalized_tau", TAU).text,
+        f"tau {TAU:g}, rate of plain": of(there, "tau", TAU).accuracy,
+        "normalized, rate of plain": of(there, "normalized_tau", TAU).accuracy,
     }
     return pd.DataFrame(columns).loc[gains.index].fillna("").astype({"seeds": int})
 
