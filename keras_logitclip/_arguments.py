@@ -4,6 +4,7 @@ import math
 import numbers
 import operator
 
+import keras
 import numpy as np
 
 
@@ -12,10 +13,10 @@ def check_number(name: str, value, interval: str, reason: str = "") -> float:
 
     Args:
         name: Name of the argument.
-        value: What was given for it.
-        interval: The range, such as `"(0, 1]"` or `"[0, inf)"`: square brackets
-            include an end, round ones exclude it.
-        reason: What an error says about the interval, after a comma.
+        value: The value that was passed.
+        interval: The allowed range, such as `"(0, 1]"` or `"[0, inf)"`. A square
+            bracket includes the end, a round one excludes it.
+        reason: Text that an error adds after the interval.
     """
     if not _is_real(value) or not _contains(interval, value):
         raise ValueError(
@@ -92,7 +93,7 @@ def check_axis(axis) -> int:
 
 
 def resolve_axis(axis: int, rank: int) -> int:
-    """Returns `axis` counted from the front of a tensor of that rank."""
+    """Returns `axis` as an index from the front of a tensor of this rank."""
     if not -rank <= axis < rank:
         raise ValueError(
             "Invalid value for argument `axis`: expected an integer in "
@@ -103,13 +104,13 @@ def resolve_axis(axis: int, rank: int) -> int:
 
 
 def resolve_class_axis(axis: int, shape) -> int:
-    """Returns the same for a batch, whose first axis holds the samples."""
+    """Returns `axis` as an index from the front; refuses the batch axis, which is 0."""
     resolved = resolve_axis(axis, len(shape))
     if resolved == 0:
         raise ValueError(
             "Expected logits with a batch axis and a class axis, of shape "
-            "`(batch, ..., classes)`; along the batch axis, samples would be "
-            f"clipped together. Received: shape={tuple(shape)}, axis={axis}"
+            "`(batch, ..., classes)`. Along the batch axis, samples would be clipped "
+            f"together. Received: shape={tuple(shape)}, axis={axis}"
         )
     return resolved
 
@@ -117,9 +118,9 @@ def resolve_class_axis(axis: int, shape) -> int:
 def check_transition_matrix(name: str, value) -> np.ndarray:
     """Returns a copy of a transition matrix in float64 if its rows are distributions.
 
-    Their sums are 1 up to the rounding of float32.
+    The sum of a row may differ from 1 by the rounding error of float32.
     """
-    matrix = _as_array(value)
+    matrix = as_array(value)
     square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] >= 2
     if not square or matrix.dtype.kind not in "biuf":
         raise ValueError(
@@ -128,7 +129,7 @@ def check_transition_matrix(name: str, value) -> np.ndarray:
             f"Received: {name} of dtype {matrix.dtype} and shape {matrix.shape}"
         )
     matrix = matrix.astype("float64")
-    # Negated, so that NaN is refused as well.
+    # Negated so that NaN is refused, too.
     negative = ~(matrix >= 0)
     if negative.any():
         row, column = np.argwhere(negative)[0]
@@ -139,43 +140,47 @@ def check_transition_matrix(name: str, value) -> np.ndarray:
     wrong = ~_sum_to_one(matrix, axis=1)
     if wrong.any():
         hint = (
-            " Its columns do: the matrix may have to be transposed."
+            " The columns sum to 1: transpose the matrix."
             if _sum_to_one(matrix, axis=0).all()
             else ""
         )
         row = wrong.argmax()
         raise ValueError(
             f"Invalid value for argument `{name}`: expected rows that sum to 1, "
-            f"`{name}[i, j]` being the probability of label `j` for class `i`."
-            f"{hint} Received: a sum of {matrix[row].sum():.6g} in row {row}"
+            f"because `{name}[i, j]` is the probability of label `j` for class "
+            f"`i`.{hint} Received: a sum of {matrix[row].sum():.6g} in row {row}"
         )
     return matrix
 
 
 def check_seed(seed) -> np.random.Generator:
-    """Returns a generator of random numbers: the one given, or one of that seed."""
+    """Returns the generator that was passed, or a new one with this seed."""
     if isinstance(seed, np.random.Generator):
         return seed
     number = _as_integer(seed)
     if number is None or number < 0:
         raise ValueError(
-            "Invalid value for argument `seed`: expected an integer of at least 0 or "
-            "a `numpy.random.Generator`, so that the same noise can be drawn again. "
+            "Invalid value for argument `seed`: expected an integer of at least 0 or a "
+            "`numpy.random.Generator`, because the noise has to be reproducible. "
             f"Received: seed={seed!r} (of type {type(seed).__name__})"
         )
     return np.random.default_rng(number)
 
 
-def describe_seed(seed) -> int | str:
-    """Returns the seed, or the name of the generator that was given instead."""
-    return str(seed) if isinstance(seed, np.random.Generator) else int(seed)
-
-
-def _as_array(value) -> np.ndarray:
+def as_array(value) -> np.ndarray:
+    """Returns a value as an array, of objects if its rows differ in length."""
+    # Not for NumPy arrays, which may be on disk and would be copied.
+    if keras.ops.is_tensor(value) and not isinstance(value, np.ndarray):
+        value = keras.ops.convert_to_numpy(value)
     try:
         return np.asarray(value)
-    except ValueError:  # Rows of different lengths.
+    except ValueError:
         return np.asarray(value, "object")
+
+
+def describe_seed(seed) -> int | str:
+    """Returns the seed, or the text form of a generator."""
+    return str(seed) if isinstance(seed, np.random.Generator) else int(seed)
 
 
 def _sum_to_one(matrix, axis) -> np.ndarray:
@@ -188,7 +193,7 @@ def _ends(interval: str) -> tuple[float, float]:
 
 
 def _contains(interval, value) -> bool:
-    """Whether a number is in an interval; NaN is in none."""
+    """Returns whether a number is in an interval. NaN never is."""
     lower, upper = _ends(interval)
     above = lower <= value if interval[0] == "[" else lower < value
     return above and (value <= upper if interval[-1] == "]" else value < upper)

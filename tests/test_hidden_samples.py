@@ -1,4 +1,4 @@
-"""What a mask, a weight of zero or `ignore_class` hides has no influence at all."""
+"""Samples that a mask, a weight of zero or `ignore_class` hides have no influence."""
 
 from collections import namedtuple
 
@@ -66,7 +66,7 @@ def hidden_labels(case, label):
 
 
 def assert_hides(make_function, mode, labels=(-1,), cases=CASES):
-    """Compares with the samples that are kept, alone."""
+    """Compares with only the samples that are kept."""
     functions = {
         f"{name}, {label}": make_function(case, label)
         for name, case in cases.items()
@@ -180,7 +180,7 @@ def test_the_ignored_class_of_the_wrapped_loss_counts():
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy.
 def test_ids_of_small_integers_are_compared_as_numbers():
-    """255 is no class of int8, where it would be -1."""
+    """In int8, 255 would become -1."""
     ids = np.where(HIDDEN, -1, IDS).astype("int8")
     loss = LogitClipLoss(sparse(), 1.0, ignore_class=255)
     assert np.isnan(to_numpy(loss(ids, Z)))
@@ -203,7 +203,7 @@ def test_sequences_of_one_token_take_weights_of_samples():
 
 
 def test_hidden_probabilities():
-    """They are replaced by a distribution: of zeros, this loss would be 0 / 0."""
+    """They are replaced by a distribution, because this loss of zeros is 0 / 0."""
     probabilities = np.exp(Z) / np.exp(Z).sum(-1, keepdims=True)
     loss = losses.NormalizedNegativeCrossEntropy(from_logits=False, reduction="sum")
     value = loss(IDS, wild(probabilities), (~HIDDEN).astype("float32"))

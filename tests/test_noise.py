@@ -6,6 +6,7 @@ import tracemalloc
 from collections import namedtuple
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import settings
@@ -29,7 +30,7 @@ def labels_of(num_classes, samples, seed=0):
     return np.random.default_rng(seed).integers(0, num_classes, samples)
 
 
-# Noise that depends on the class alone, and what its matrix has to be.
+# Noise that depends only on the class, with its expected matrix.
 
 
 def some_map(num_classes):
@@ -168,7 +169,7 @@ def test_equal_fractions_do_not_favour_low_ids():
 
 
 def assert_likely(counts, samples, probabilities):
-    """Checks binomial counts; that all examples pass is likelier than 1 - 1e-9."""
+    """Checks binomial counts. All examples pass with a probability above 1 - 1e-9."""
     below = stats.binom.cdf(counts, samples, probabilities)
     above = stats.binom.sf(counts - 1, samples, probabilities)
     assert np.minimum(below, above).min() > 1e-9 / (2 * EXAMPLES * np.size(counts))
@@ -184,7 +185,7 @@ def assert_likely(counts, samples, probabilities):
 def test_independent_draws_are_within_binomial_bounds(kind, num_classes, rate, seed):
     labels = labels_of(num_classes, 20_000)
     counts = counts_of(kind.draw(labels, rate, num_classes, seed=seed))
-    # SciPy takes nothing that rounding led beyond 1 for a probability.
+    # SciPy refuses probabilities that rounding made larger than 1.
     matrix = np.minimum(kind.matrix(rate, num_classes), 1)
     assert_likely(counts, counts.sum(1, keepdims=True), matrix)
 
@@ -218,7 +219,7 @@ def test_true_class_included_lowers_the_rate():
 
 @pytest.mark.parametrize("exact", [False, True], ids=("independent", "exact"))
 def test_flips_are_drawn_from_clean_labels(exact):
-    """Cats and dogs change places: none is flipped there and back."""
+    """If two classes are swapped, no label is flipped twice."""
     labels = labels_of(10, 1000)
     noisy = noise.asymmetric(labels, 1.0, noise.CIFAR10_CONFUSIONS, exact=exact, seed=0)
     expected = np.array([0, 1, 0, 5, 7, 3, 6, 7, 8, 1])[labels]
@@ -234,9 +235,8 @@ def reversed_map(num_classes):
     return range(num_classes - 1, -1, -1)
 
 
-# The kinds for which the classes need not fit into a matrix: how to draw them, the
-# class that each class can become, if there is one only, and the share of the rate by
-# which it does.
+# Kinds of noise without a matrix of all classes: how to draw them, the class that each
+# class becomes, if there is only one, and its share of the rate.
 Large = namedtuple("Large", "draw targets share")
 LARGE = {
     "symmetric": Large(noise.symmetric, None, lambda num_classes: 1),
@@ -269,7 +269,7 @@ SAMPLES = 300
 @given(num_classes=sizes, rate=rates, seed=st.integers(0, 2**40))
 @settings(reproducibly, max_examples=EXAMPLES // 2)
 def test_any_number_of_classes(kind, exact, num_classes, rate, seed):
-    # Few classes, since each that there is takes time.
+    # Few classes, because each one takes time.
     present = labels_of(num_classes, 5, seed)
     labels = present[labels_of(5, SAMPLES, seed)]
     tracemalloc.start()
@@ -278,7 +278,7 @@ def test_any_number_of_classes(kind, exact, num_classes, rate, seed):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 2**20 + 100 * num_classes
+    assert peak < 2**20 + 120 * num_classes
     flipped = noisy.labels != labels
     assert ((noisy.labels >= 0) & (noisy.labels < num_classes)).all()
     assert noisy.rate == flipped.mean()
@@ -559,10 +559,12 @@ def test_plot():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     noisy = noise.pair_flip([0, 1, 2, 2], 1, 3, seed=0)
-    ax = noisy.plot(class_names=["a", "b", "c"])
+    names = [r"$\frac{0}$", "b", "c"]  # No formula.
+    ax = noisy.plot(class_names=names)
+    ax.figure.canvas.draw()
     np.testing.assert_array_equal(ax.images[0].get_array(), noisy.transition)
     assert ax.get_title() == "pair flip, 100.0% flipped"
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == names
     assert noisy.plot(ax=ax) is ax
     matplotlib.pyplot.close(ax.figure)
     with pytest.raises(ValueError, match="expected 3 names. Received: 2"):
@@ -575,21 +577,125 @@ def test_plot_without_matplotlib(monkeypatch):
         noise.pair_flip([0, 1], 1, 2, seed=0).plot()
 
 
+# The number of classes.
+
+INFERRED = {
+    "symmetric": lambda labels, *classes: noise.symmetric(
+        labels, 0.5, *classes, seed=0
+    ),
+    "pair-flip": lambda labels, *classes: noise.pair_flip(
+        labels, 0.5, *classes, seed=0
+    ),
+    "instance-dependent": lambda labels, *classes: noise.instance_dependent(
+        IMAGES[: len(labels)], labels, 0.5, *classes, scale=1 / 1000, seed=0
+    ),
+    "given": lambda labels, *classes: noise.NoisyLabels(
+        labels, np.zeros(len(labels), int), *classes
+    ),
+    "given-clean": lambda labels, *classes: noise.NoisyLabels(
+        np.zeros(len(labels), int), labels, *classes
+    ),
+}
+
+
+@pytest.mark.parametrize("draw", INFERRED.values(), ids=INFERRED)
+def test_the_number_of_classes_is_inferred(draw):
+    labels = np.arange(200) % 7
+    noisy, given_noisy = draw(labels), draw(labels, 7)
+    assert noisy.num_classes == given_noisy.num_classes == 7
+    np.testing.assert_array_equal(noisy.labels, given_noisy.labels)
+    assert "num_classes=7 (largest label + 1), seed" in repr(noisy)
+    assert "num_classes=7, seed" in repr(given_noisy)
+    assert not noisy.num_classes_given
+    assert given_noisy.num_classes_given
+    with pytest.raises(ValueError, match="two classes, .* Received: only labels"):
+        draw([0, 0])
+
+
+@pytest.mark.parametrize("name", ["asymmetric", "transition"])
+def test_a_map_or_a_matrix_tells_the_number_of_classes(name):
+    noisy = GENERATORS[name]([0, 1])
+    assert noisy.num_classes == 3
+    assert "num_classes=3, seed" in repr(noisy)
+
+
+def test_a_matrix_takes_no_more_than_its_memory():
+    labels = np.arange(3000) % 1500
+    noisy = noise.pair_flip(labels, 0.4, 2000, seed=0)
+    tracemalloc.start()
+    try:
+        matrix = noisy.transition
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * matrix.nbytes
+    np.testing.assert_array_equal(matrix.sum(1), 1)
+
+
 # What is refused.
 
 LABELS, NAN = [0, 1, 2], math.nan
 BAD_LABELS = {
-    "floats": ([0.0, 1.0], r"integers in \[0, 3\). Received: labels of dtype float64"),
-    "bools": ([True, False], "dtype bool"),
-    "texts": (["a"], "dtype <U1"),
-    "column": ([[0], [1]], r"with `labels.ravel\(\)`. Received: .* shape \(2, 1\)"),
-    "one-hot": (np.eye(3), r"Received: .* shape \(3, 3\)"),
-    "none": ([], r"Received: .* shape \(0,\)"),
-    "number": (1, r"Received: .* shape \(\)"),
+    "fractions": (
+        [0.0, 0.5],
+        r"integers in \[0, 3\).*dtype float64.*, 0.5 at position 1",
+    ),
+    "missing": (
+        [0, 1, None, NAN],
+        r"Received: labels of dtype object and shape \(4,\)",
+    ),
+    "nan": ([0, 1, NAN], "isnan.* Received: .*, nan at position 2"),
+    "infinite": ([0, math.inf], "at least one label. Received: .*, inf at position 1"),
+    "volume": (np.eye(3)[None], r"at least one label. Received: .* shape \(1, 3, 3\)"),
+    "ragged": ([[0, 1], [2]], r"Received: .* dtype object and shape \(2,\)"),
+    "several": ([[1, 1, 0], [0, 0, 0]], r"`labels\[:, 0\]`. Received: .* \(2, 3\)"),
+    "empty": ([], r"at least one label. Received: .* shape \(0,\)"),
+    "number": (1, "Received: labels of type int"),
+    "nothing": (None, "Received: labels of type NoneType"),
     "negative": ([0, -1], "Received: -1 at position 1"),
-    "too-large": ([0, 3, 4], r"Received: 3 at position 1 \(2 of 3 are outside\)"),
+    "too-large": ([0, 3, 4], r"\). Received: 3 at position 1 \(2 of 3 are outside\)"),
+    "from-one": (
+        [1, 2, 3],
+        r"Count from 0 with `np.subtract\(labels, 1\)`. Received: 3",
+    ),
     "huge": (np.array([2**63], "uint64"), "Received: 9223372036854775808"),
 }
+# Labels with the line that converts them to the ids 0, 2, 1, 0.
+IDS = [0, 2, 1, 0]
+NAMES = ["cat", "horse", "dog", "cat"]
+MENDED = {
+    "floats": (np.array(IDS) / 1, "np.array(labels, int)"),
+    "objects": (np.array(IDS, "object"), "np.array(labels, int)"),
+    "texts": (NAMES, "names, ids = np.unique(labels, return_inverse=True)"),
+    "series": (pd.Series(NAMES), "names, ids = np.unique(labels, return_inverse=True)"),
+    "column": (np.array(IDS)[:, None], "np.ravel(labels)"),
+    "one-hot": (np.eye(3)[IDS].tolist(), "np.argmax(labels, -1)"),
+    "table": (pd.get_dummies(NAMES)[["cat", "dog", "horse"]], "np.argmax(labels, -1)"),
+    "categories": (pd.Categorical(NAMES), "labels.codes"),
+    "category": (pd.Series(NAMES, dtype="category"), "labels.cat.codes"),
+    "noisy": (noise.NoisyLabels(IDS, IDS, 3), "labels.labels"),
+}
+# For each the line that says which labels are there, and the first that is not.
+GAPS = {
+    "list": (
+        ["a", None, "b", float("nan")],
+        "[isinstance(label, str) for label in labels]",
+    ),
+    "numbers": ([0, None, 1, None], "[label is not None for label in labels]"),
+    "floats": (np.array([0, np.nan, 1, np.nan]), "~np.isnan(labels)"),
+    "strings": (pd.Series(["cat", None, "dog", None]), "labels.notna()"),
+    "integers": (pd.Series([0, None, 1, None], dtype="Int64"), "labels.notna()"),
+    "categories": (pd.Categorical(["cat", None, "dog", None]), "labels.notna()"),
+}  # fmt: skip
+TAKEN = {
+    **{f"{kind}int{bits}": np.array(IDS, f"{kind}int{bits}")
+       for kind in ("", "u") for bits in (8, 16, 32, 64)},
+    "list": IDS,
+    "tuple": tuple(IDS),
+    "big-endian": np.array(IDS, ">i4"),
+    "series": pd.Series(IDS, index=[7, 5, 3, 1]),
+    "categories": pd.Categorical(IDS, categories=[2, 1, 0]),
+}  # fmt: skip
 GENERATORS = {
     "symmetric": lambda labels=LABELS, rate=0.4, seed=0: noise.symmetric(
         labels, rate, 3, seed=seed
@@ -617,6 +723,34 @@ GENERATORS = {
 def test_bad_labels(name, labels, message):
     with pytest.raises(ValueError, match=f"`labels`: expected class ids.*{message}"):
         GENERATORS[name](labels)
+
+
+@pytest.mark.parametrize(("labels", "line"), MENDED.values(), ids=MENDED)
+@pytest.mark.parametrize("name", list(GENERATORS)[:-1])
+def test_the_message_says_what_makes_ids(name, labels, line):
+    with pytest.raises(ValueError, match=re.escape(f"`{line}`. Received: ")):
+        GENERATORS[name](labels)
+    names = {"np": np, "labels": labels}
+    exec(line if line.startswith("names") else f"ids = {line}", names)
+    assert np.array(names["ids"]).tolist() == IDS
+
+
+@pytest.mark.parametrize(("labels", "line"), GAPS.values(), ids=GAPS)
+def test_the_message_says_which_labels_are_missing(labels, line):
+    with pytest.raises(ValueError, match="at position 1 and 1 more") as error:
+        noise.symmetric(labels, 0.4, 3, seed=0)
+    assert f"`keep = {line}`. Received: " in str(error.value)
+    kept = eval(line, {"np": np, "labels": labels})
+    assert [*kept] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("labels", TAKEN.values(), ids=TAKEN)
+def test_labels_are_whatever_numpy_makes_integers_of(labels):
+    expected = noise.symmetric(IDS, 0.5, 3, seed=0)
+    noisy = noise.symmetric(labels, 0.5, 3, seed=0)
+    np.testing.assert_array_equal(noisy.labels, expected.labels)
+    assert noisy.clean.dtype == "int64"
+    np.testing.assert_array_equal(noise.NoisyLabels(labels, IDS, 3).labels, IDS)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, NAN, math.inf, "0.4", None, True])
@@ -681,7 +815,7 @@ BAD_ARGUMENTS = {
     "rows": (lambda: from_transition(np.eye(3) * 0.9), "a sum of 0.9 in row 0"),
     "columns": (
         lambda: from_transition([[0.9, 0.4], [0.1, 0.6]]),
-        "matrix may have to be transposed. Received: a sum of 1.3 in row 0",
+        "transpose the matrix. Received: a sum of 1.3 in row 0",
     ),
     "matrix-too-small": (
         lambda: from_transition(np.eye(2)),
@@ -690,6 +824,8 @@ BAD_ARGUMENTS = {
     "counts": (lambda: with_features(IMAGES[:4]), "Received: 4 rows, 3 labels"),
     "flat-features": (lambda: with_features(np.ones(3)), r"`features`.*shape \(3,\)"),
     "no-features": (lambda: with_features(np.ones((3, 0))), r"shape \(3, 0\)"),
+    "batches": (lambda: with_features(iter([IMAGES])), r"zip\(\*features\)"),
+    "ragged": (lambda: with_features([[1], [2, 3], [4]]), r"object, shape \(3,\)"),
     "texts": (lambda: with_features(np.full((3, 2), "a")), "dtype <U1"),
     "nan": (lambda: with_features(np.full((3, 2), NAN)), "expected finite numbers"),
     "zero-scale": (lambda: with_features(IMAGES[:3], 0), "`scale`.*Received: scale=0"),
@@ -704,7 +840,11 @@ BAD_ARGUMENTS = {
     ),
     "nothing-outside": (
         lambda: noise.open_set(IMAGES, IMAGES[:0], 0.4, seed=0),
-        "at least one of each",
+        "at least one sample each",
+    ),
+    "batches-from-outside": (
+        lambda: noise.open_set(IMAGES, iter([IMAGES]), 0.4, seed=0),
+        r"`outside`: expected arrays.*zip\(\*outside\)",
     ),
     "single-input": (lambda: noise.open_set(1, 2, 0.4, seed=0), r"shape \(\)"),
 }

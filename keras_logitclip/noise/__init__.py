@@ -1,4 +1,4 @@
-"""Label noise that says what it did. Needs NumPy alone."""
+"""Generators of label noise that return the noisy and the clean labels."""
 
 from keras_logitclip.noise._class_dependent import asymmetric
 from keras_logitclip.noise._class_dependent import from_transition

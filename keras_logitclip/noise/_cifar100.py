@@ -1,6 +1,6 @@
-"""The classes of CIFAR-100 and the superclasses that they belong to."""
+"""The classes and superclasses of CIFAR-100."""
 
-# By superclass, both in the order of their ids.
+# The classes of each superclass, both in the order of their ids.
 CIFAR100_HIERARCHY = {
     "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
     "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
@@ -42,7 +42,7 @@ CIFAR100_HIERARCHY = {
     "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
 }
 
-# The ids of the classes are alphabetical.
+# Class ids are in alphabetical order.
 CIFAR100_CLASSES = tuple(
     sorted(name for names in CIFAR100_HIERARCHY.values() for name in names)
 )

@@ -1,32 +1,35 @@
-"""Noise that depends on the class alone: all of it is a transition matrix."""
+"""Label noise that depends only on the class."""
 
 import operator
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_logitclip._arguments import check_flag
-from keras_logitclip._arguments import check_num_classes
 from keras_logitclip._arguments import check_rate
 from keras_logitclip._arguments import check_seed
 from keras_logitclip._arguments import check_transition_matrix
 from keras_logitclip._arguments import describe_seed
 from keras_logitclip._labels import check_class_ids
 from keras_logitclip.noise._noisy_labels import NoisyLabels
+from keras_logitclip.noise._noisy_labels import count_classes
+from keras_logitclip.noise._transition import Row
 from keras_logitclip.noise._transition import Transition
 from keras_logitclip.noise._transition import draw_exactly
 from keras_logitclip.noise._transition import draw_independently
 
 
 def symmetric(
-    labels: np.ndarray,
+    labels: ArrayLike,
     rate: float,
-    num_classes: int,
+    num_classes: int | None = None,
     *,
     include_true_class: bool = False,
     exact: bool = False,
     seed: int | np.random.Generator,
 ) -> NoisyLabels:
-    """Flips labels to any other class, all of them equally likely.
+    """Flips labels to any other class with equal probabilities.
 
     Formula:
 
@@ -36,11 +39,13 @@ def symmetric(
     ```
 
     Args:
-        labels: Clean class ids, integers of shape `(samples,)`.
+        labels: Clean class ids, integers of shape `(samples,)`, such as a list, an
+            array or a pandas Series.
         rate: Probability that a label is replaced, in [0, 1].
-        num_classes: Number of classes, at least 2.
-        include_true_class: Whether a label may be replaced by itself, as in some
-            published code: the real rate is then
+        num_classes: Number of classes, at least 2. Defaults to `None`, which means
+            the largest label + 1.
+        include_true_class: Whether a label can be replaced by itself, as in some
+            published code. The real rate is then
             `rate * (num_classes - 1) / num_classes`. Defaults to `False`.
         exact: Whether to flip the expected number of labels, as in
             `from_transition`. Defaults to `False`.
@@ -50,7 +55,7 @@ def symmetric(
         `NoisyLabels`.
 
     Raises:
-        ValueError: If an argument is out of range or labels are no class ids.
+        ValueError: If an argument is out of range, or the labels are not class ids.
 
     Example:
 
@@ -62,33 +67,36 @@ samples=6, num_classes=3, seed=0)
     References:
         - [van Rooyen et al., 2015](https://arxiv.org/abs/1505.07634)
     """
-    rate, num_classes = check_rate(rate), check_num_classes(num_classes)
+    rate, given = check_rate(rate), num_classes
+    num_classes = count_classes(given, labels=labels)
     kind, targets = "symmetric", num_classes - 1
     if check_flag("include_true_class", include_true_class):
         kind, targets = "symmetric, true class included", num_classes
     stay = 1 - rate * (num_classes - 1) / targets
 
+    classes = np.arange(num_classes)
+
     def row(label):
         probabilities = np.full(num_classes, rate / targets)
         probabilities[label] = stay
-        return probabilities
+        return Row(classes, probabilities)
 
     transition = Transition(np.full(num_classes, stay), row)
-    return _draw(labels, transition, kind, rate, exact, seed)
+    return _draw(labels, given, transition, kind, rate, exact, seed)
 
 
 def asymmetric(
-    labels: np.ndarray,
+    labels: ArrayLike,
     rate: float,
-    mapping: tuple[int, ...],
+    mapping: Sequence[int],
     *,
     exact: bool = False,
     seed: int | np.random.Generator,
 ) -> NoisyLabels:
-    """Flips the labels of some classes to a class that looks alike.
+    """Flips the labels of some classes to a similar class.
 
-    Every flip is drawn from the clean label: where cats become dogs and dogs
-    become cats, none is flipped twice.
+    Every flip depends on the clean label. If cats become dogs and dogs become cats, no
+    label is flipped twice.
 
     Formula:
 
@@ -98,17 +106,15 @@ def asymmetric(
     ```
 
     Args:
-        labels: Clean class ids, integers of shape `(samples,)`.
-        rate: Probability that a label of a class with a confusion is flipped, in
-            [0, 1]. Of all labels, fewer are: half as many with
-            `CIFAR10_CONFUSIONS`, which leaves five of ten classes alone.
-        mapping: For each class, the class that it is mistaken for; itself for a
-            class to leave alone. Ready are `CIFAR10_CONFUSIONS`,
-            `MNIST_CONFUSIONS`, `FASHION_MNIST_CONFUSIONS` (of this package; the
-            literature has none in common), `CIFAR100_SUPERCLASSES` (the next
-            class of the superclass) and `CIFAR100_ALPHABETICAL_BLOCKS` (the next
-            of five alphabetical neighbours, which much published code takes for
-            superclasses).
+        labels: Clean class ids, integers of shape `(samples,)`, such as a list, an
+            array or a pandas Series.
+        rate: Probability in [0, 1] that a label is flipped if `mapping` gives its class
+            another class. The rate of all labels is lower: half of it with
+            `CIFAR10_CONFUSIONS`, which maps five of ten classes to themselves.
+        mapping: The class that each class is mistaken for, or the class itself if its
+            labels stay. Predefined are `CIFAR10_CONFUSIONS`, `MNIST_CONFUSIONS`,
+            `FASHION_MNIST_CONFUSIONS`, `CIFAR100_SUPERCLASSES` and
+            `CIFAR100_ALPHABETICAL_BLOCKS`.
         exact: Whether to flip the expected number of labels, as in
             `from_transition`. Defaults to `False`.
         seed: A seed, or a `numpy.random.Generator` to draw from.
@@ -117,8 +123,8 @@ def asymmetric(
         `NoisyLabels`.
 
     Raises:
-        ValueError: If an argument is out of range, if labels are no class ids, or
-            if the mapping leads out of the classes.
+        ValueError: If an argument is out of range, if the labels are not class ids, or
+            if an entry of the mapping is not a class.
 
     Example:
 
@@ -132,18 +138,18 @@ def asymmetric(
     """
     rate, mapping = check_rate(rate), _check_mapping(mapping)
     transition = _to_one_class(mapping, rate)
-    return _draw(labels, transition, "asymmetric", rate, exact, seed)
+    return _draw(labels, len(mapping), transition, "asymmetric", rate, exact, seed)
 
 
 def pair_flip(
-    labels: np.ndarray,
+    labels: ArrayLike,
     rate: float,
-    num_classes: int,
+    num_classes: int | None = None,
     *,
     exact: bool = False,
     seed: int | np.random.Generator,
 ) -> NoisyLabels:
-    """Flips labels to the next class, and those of the last class to the first.
+    """Flips labels to the next class, and labels of the last class to the first.
 
     Formula:
 
@@ -153,9 +159,11 @@ def pair_flip(
     ```
 
     Args:
-        labels: Clean class ids, integers of shape `(samples,)`.
+        labels: Clean class ids, integers of shape `(samples,)`, such as a list, an
+            array or a pandas Series.
         rate: Probability that a label is flipped, in [0, 1].
-        num_classes: Number of classes, at least 2.
+        num_classes: Number of classes, at least 2. Defaults to `None`, which means
+            the largest label + 1.
         exact: Whether to flip the expected number of labels, as in
             `from_transition`. Defaults to `False`.
         seed: A seed, or a `numpy.random.Generator` to draw from.
@@ -164,7 +172,7 @@ def pair_flip(
         `NoisyLabels`.
 
     Raises:
-        ValueError: If an argument is out of range or labels are no class ids.
+        ValueError: If an argument is out of range, or the labels are not class ids.
 
     Example:
 
@@ -175,39 +183,41 @@ def pair_flip(
     References:
         - [Han et al., 2018](https://arxiv.org/abs/1804.06872)
     """
-    rate, num_classes = check_rate(rate), check_num_classes(num_classes)
+    rate, given = check_rate(rate), num_classes
+    num_classes = count_classes(given, labels=labels)
     transition = _to_one_class(np.roll(np.arange(num_classes), -1), rate)
-    return _draw(labels, transition, "pair flip", rate, exact, seed)
+    return _draw(labels, given, transition, "pair flip", rate, exact, seed)
 
 
 def from_transition(
-    labels: np.ndarray,
-    matrix: np.ndarray,
+    labels: ArrayLike,
+    matrix: ArrayLike,
     *,
     exact: bool = False,
     seed: int | np.random.Generator,
 ) -> NoisyLabels:
-    """Draws labels from a matrix of probabilities: rows are the clean classes.
+    """Draws labels with the probabilities of a transition matrix.
 
-    Some libraries have the clean classes as columns: transpose such a matrix.
+    Rows are the clean classes. Some libraries have them as columns: transpose such a
+    matrix.
 
     Args:
-        labels: Clean class ids, integers of shape `(samples,)`.
+        labels: Clean class ids, integers of shape `(samples,)`, such as a list, an
+            array or a pandas Series.
         matrix: Array of shape `(classes, classes)`: `matrix[i, j]` is the
             probability of label `j` for a sample of class `i`. Rows sum to 1.
-        exact: `False` draws each label by itself, and the realised rate varies.
-            `True` flips as many labels of each class to each other class as are
-            expected. Where that is no whole number, it is rounded up or down so
-            that the sum over the classes is rounded, too (largest remainders).
+        exact: With `False`, each label is drawn independently, and the realised rate
+            varies. With `True`, the number of flips from each class to each other class
+            is the expected one, rounded up or down by the method of largest remainders.
             Defaults to `False`.
         seed: A seed, or a `numpy.random.Generator` to draw from.
 
     Returns:
-        `NoisyLabels`, whose `asked_rate` is the one expected for these labels.
+        `NoisyLabels`, whose `asked_rate` is the expected rate of these labels.
 
     Raises:
-        ValueError: If the matrix is not square, has negative entries or
-            rows that do not sum to 1, or if labels are no class ids.
+        ValueError: If the matrix is not square, has negative entries or rows that do
+            not sum to 1, or if the labels are not class ids.
 
     Example:
 
@@ -224,26 +234,28 @@ def from_transition(
     matrix = matrix / matrix.sum(1, keepdims=True)
     clean = check_class_ids(labels, len(matrix))
     rate = float(np.mean(1 - matrix.diagonal()[clean]))
-    transition = Transition(matrix.diagonal(), matrix.__getitem__)
-    return _draw(clean, transition, "transition matrix", rate, exact, seed)
+    classes = np.arange(len(matrix))
+    transition = Transition(
+        matrix.diagonal(), lambda label: Row(classes, matrix[label])
+    )
+    return _draw(clean, len(matrix), transition, "transition matrix", rate, exact, seed)
 
 
 def _to_one_class(mapping, rate):
-    """Returns the transition of classes that are each mistaken for one class."""
+    """Returns the transition matrix of a map of the classes."""
     diagonal = np.where(mapping == np.arange(len(mapping)), 1, 1 - rate)
 
     def row(label):
-        probabilities = np.zeros(len(mapping))
-        probabilities[mapping[label]] = rate
-        probabilities[label] = diagonal[label]
-        return probabilities
+        probabilities = {mapping[label]: rate} | {label: diagonal[label]}
+        labels = sorted(probabilities)
+        return Row(np.array(labels), np.array([probabilities[y] for y in labels]))
 
     return Transition(diagonal, row)
 
 
-def _draw(labels, transition, kind, rate, exact, seed):
-    num_classes = len(transition.diagonal)
-    clean, rng = check_class_ids(labels, num_classes), check_seed(seed)
+def _draw(labels, num_classes, transition, kind, rate, exact, seed):
+    clean = check_class_ids(labels, len(transition.diagonal))
+    rng = check_seed(seed)
     if check_flag("exact", exact):
         kind, noisy = f"{kind}, exact counts", draw_exactly(clean, transition, rng)
     else:
@@ -252,7 +264,7 @@ def _draw(labels, transition, kind, rate, exact, seed):
 
 
 def _check_mapping(mapping):
-    """Returns a map of the classes as an array if it leads to classes."""
+    """Returns a map of the classes as an array if all entries are classes."""
     try:
         if isinstance(mapping, dict):
             raise TypeError
@@ -260,9 +272,8 @@ def _check_mapping(mapping):
     except TypeError:
         raise ValueError(
             "Invalid value for argument `mapping`: expected a sequence of integers, "
-            "for each class the one that it is mistaken for, such as `(1, 0, 2)` for "
-            "three classes of which the first two are confused. "
-            f"Received: {mapping!r}"
+            "the class that each class is mistaken for, such as `(1, 0, 2)` for three "
+            f"classes of which the first two are confused. Received: {mapping!r}"
         ) from None
     if len(targets) < 2:
         raise ValueError(
@@ -272,8 +283,8 @@ def _check_mapping(mapping):
     for label, target in enumerate(targets):
         if not 0 <= target < len(targets):
             raise ValueError(
-                "Invalid value for argument `mapping`: expected classes in "
-                f"[0, {len(targets)}), the mapping's length being their number. "
-                f"Received: mapping[{label}]={target}"
+                "Invalid value for argument `mapping`: expected classes in [0, "
+                f"{len(targets)}), because the length of the mapping is the number of "
+                f"classes. Received: mapping[{label}]={target}"
             )
     return np.array(targets)

@@ -1,31 +1,33 @@
-"""Noise that depends on the sample: Xia et al., 2020."""
+"""Label noise that depends on the sample (Xia et al., 2020)."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from keras_logitclip._arguments import check_num_classes
 from keras_logitclip._arguments import check_number
 from keras_logitclip._arguments import check_rate
 from keras_logitclip._arguments import check_seed
 from keras_logitclip._arguments import describe_seed
+from keras_logitclip._jobs.arrays import check_array
 from keras_logitclip._labels import check_class_ids
 from keras_logitclip.noise._noisy_labels import NoisyLabels
+from keras_logitclip.noise._noisy_labels import count_classes
 
 # The paper's standard deviation of the samples' rates.
 _RATE_STDDEV = 0.1
-# Features are converted to float64 in pieces of this many numbers (32 MiB).
+# Number of features that are converted to float64 at a time (32 MiB).
 _CHUNK_NUMBERS = 2**22
 
 
 def instance_dependent(
-    features: np.ndarray,
-    labels: np.ndarray,
+    features: ArrayLike,
+    labels: ArrayLike,
     rate: float,
-    num_classes: int,
+    num_classes: int | None = None,
     *,
     scale: float,
     seed: int | np.random.Generator,
 ) -> NoisyLabels:
-    """Flips each label with a rate and to a class that depend on the sample.
+    """Flips labels with a rate and to a class that depend on the sample.
 
     Formula:
 
@@ -38,40 +40,41 @@ def instance_dependent(
     probabilities[y] = 1 - q
     ```
 
-    Over the classes, the entries of `a` have the standard deviation
-    `scale * norm(x)`. Where that is far above 1, the softmax is nearly one-hot:
-    the sample's features leave it one wrong class. Raw pixels, 0 to 255, are so
-    (`scale=1.0`; the authors' code takes these), and so are those in [0, 1]
-    (`scale=1 / 255`), of which an image has many. Several classes share the
-    flips of a sample with a `scale` of about `1 / norm(x)`.
+    Over the classes, the entries of `a` have the standard deviation `scale * norm(x)`.
+    If it is far above 1, the softmax is nearly one-hot, and the features of a sample
+    decide its wrong class. That holds for raw pixels from 0 to 255 with `scale=1.0`, as
+    in the authors' code, and for pixels in [0, 1] (`scale=1 / 255`), because an image
+    has many. With a `scale` of about `1 / norm(x)`, several wrong classes are probable.
 
-    `rate` is the mean of the normal distribution before its tails are cut, as in
-    the paper. Within 0.2 of an end, cutting them moves the mean of `q` inwards:
-    to 0.129 at a `rate` of 0.1, say. At the ends themselves there is nothing to
-    draw: 0 flips no label and 1 flips all.
+    As in the paper, `rate` is the mean of the normal distribution before its
+    truncation. Within 0.2 of 0 or 1, the truncation changes the mean of `q`: for
+    example, it is 0.129 for a `rate` of 0.1. A `rate` of exactly 0 flips no label, and
+    1 flips all.
 
-    All is computed in float64. Still, a processor that rounds the product with
-    `w` differently may draw another label where a draw lies within about 1e-10
-    of a boundary between classes: not one of 50,000 labels, in all likelihood.
+    The computation is in float64. A processor that rounds the product with `w`
+    differently may draw another label if a draw is within about 1e-10 of a boundary
+    between classes. Among 50,000 labels, that is unlikely to happen once.
 
-    Of `w`, one class is in memory at a time. Drawing all of it takes hours where there
-    are tens of thousands of classes.
+    Only one class of `w` is in memory at a time. With tens of thousands of classes,
+    drawing `w` takes hours.
 
     Args:
-        features: Array of shape `(samples, ...)`, such as images, of any real
-            dtype; all axes but the first are one row of features.
-        labels: Clean class ids, integers of shape `(samples,)`.
+        features: Array of shape `(samples, ...)` and of any real dtype, such as images.
+            It is flattened to one row of features per sample.
+        labels: Clean class ids, integers of shape `(samples,)`, such as a list, an
+            array or a pandas Series.
         rate: Mean flip rate in [0, 1], see above.
-        num_classes: Number of classes, at least 2.
-        scale: What the features are multiplied by, a number greater than zero.
+        num_classes: Number of classes, at least 2. Defaults to `None`, which means
+            the largest label + 1.
+        scale: Factor of the features, a number greater than zero.
         seed: A seed, or a `numpy.random.Generator` to draw from.
 
     Returns:
         `NoisyLabels`.
 
     Raises:
-        ValueError: If an argument is out of range, if labels are no class ids, or
-            if features are no finite numbers, as many rows as labels.
+        ValueError: If an argument is out of range, if the labels are not class ids, or
+            if the features are not finite numbers with one row for each label.
 
     Example:
 
@@ -86,7 +89,8 @@ def instance_dependent(
     References:
         - [Xia et al., 2020](https://arxiv.org/abs/2006.07836)
     """
-    rate, num_classes = check_rate(rate), check_num_classes(num_classes)
+    rate, given = check_rate(rate), num_classes
+    num_classes = count_classes(given, labels=labels)
     clean, rng = check_class_ids(labels, num_classes), check_seed(seed)
     scale = check_number("scale", scale, "(0, inf)")
     rows = _check_features(features, len(clean))
@@ -102,13 +106,13 @@ def instance_dependent(
             scores[:, label] = -np.inf
             noisy[chunk] = _draw_from_softmax(scores, uniform[chunk])
     return NoisyLabels(
-        noisy, clean, num_classes, "instance-dependent", rate, describe_seed(seed)
+        noisy, clean, given, "instance-dependent", rate, describe_seed(seed)
     )
 
 
 def _check_features(features, samples):
     """Returns the features as rows, in their own dtype."""
-    features = np.asarray(features)
+    features = check_array(features, "features")
     if features.ndim < 2 or not features.size or features.dtype.kind not in "biuf":
         raise ValueError(
             "Invalid value for argument `features`: expected numbers of shape "
@@ -132,7 +136,7 @@ def _check_finite(scores):
 
 
 def _flip_rates(rate, samples, rng):
-    """Draws from the normal distribution again wherever it left [0, 1]."""
+    """Draws from the normal distribution, and again for each draw outside of [0, 1]."""
     if rate in (0, 1):
         return np.full(samples, rate)
     rates = rng.normal(rate, _RATE_STDDEV, samples)
@@ -150,5 +154,5 @@ def _draw_from_softmax(scores, uniform):
     weights = np.exp(scores - scores.max(1, keepdims=True))
     cumulative = np.cumsum(weights, 1)
     thresholds = uniform * cumulative[:, -1]
-    # The first class beyond the threshold; one of weight zero never is.
+    # The first class beyond the threshold, which never has the weight zero.
     return (cumulative <= thresholds[:, None]).sum(1)

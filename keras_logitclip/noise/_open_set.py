@@ -1,28 +1,30 @@
-"""Open-set noise: images of no class at all, under labels of the classes."""
+"""Open-set noise: inputs that belong to none of the classes."""
 
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_logitclip._arguments import check_rate
 from keras_logitclip._arguments import check_seed
 from keras_logitclip._arguments import describe_seed
+from keras_logitclip._jobs.arrays import check_array
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class OpenSetInputs:
-    """Inputs of which some were replaced by inputs from outside.
+    """Holds inputs of which some were replaced by inputs of another data set.
 
     `open_set` returns it.
 
     Attributes:
         inputs: The inputs after the replacement.
-        source: For each input the position in `outside` of what replaced it, -1
-            where it was kept.
-        asked_rate: The rate that was asked for.
-        seed: The seed, or the name of the `Generator` that was given instead.
+        source: The position in `outside` of the replacement of each input, or -1 if the
+            input was kept.
+        asked_rate: The requested rate.
+        seed: The seed, or the text form of the `Generator`.
         replaced: Which inputs were replaced, bool.
-        rate: The share of them: the realised rate.
+        rate: The share of the inputs that were replaced, which is the realised rate.
     """
 
     inputs: np.ndarray
@@ -46,19 +48,19 @@ class OpenSetInputs:
 
 
 def open_set(
-    inputs: np.ndarray,
-    outside: np.ndarray,
+    inputs: ArrayLike,
+    outside: ArrayLike,
     rate: float,
     *,
     seed: int | np.random.Generator,
 ) -> OpenSetInputs:
-    """Replaces inputs by inputs of another data set; their labels stay.
+    """Replaces inputs by inputs of another data set, and keeps the labels.
 
-    Each input is replaced with probability `rate`. Which input of `outside`
-    replaces it is random, but none is taken twice before all were taken once.
+    Each input is replaced with probability `rate` by a random input of `outside`. No
+    input of `outside` is used twice before all are used once.
 
     Args:
-        inputs: Array of shape `(samples, ...)`. It is not changed.
+        inputs: Array of shape `(samples, ...)`, which is not changed.
         outside: Inputs of other classes, of the same dtype and shape per sample.
         rate: Probability that an input is replaced, in [0, 1].
         seed: A seed, or a `numpy.random.Generator` to draw from.
@@ -82,7 +84,7 @@ def open_set(
         - [Wang et al., 2018](https://arxiv.org/abs/1804.00092)
     """
     rate, rng = check_rate(rate), check_seed(seed)
-    inputs, outside = np.asarray(inputs), np.asarray(outside)
+    inputs, outside = check_array(inputs, "inputs"), check_array(outside, "outside")
     _check_alike(inputs, outside)
     replaced = np.flatnonzero(rng.random(len(inputs)) < rate)
     source = np.full(len(inputs), -1, "int64")
@@ -103,8 +105,8 @@ def _check_alike(inputs, outside):
     )
     if not alike:
         raise ValueError(
-            "Expected inputs and inputs from outside of the same dtype and shape per "
-            "sample, at least one of each. "
-            f"Received: inputs of dtype {inputs.dtype} and shape {inputs.shape}, "
-            f"outside of dtype {outside.dtype} and shape {outside.shape}"
+            "Expected `inputs` and `outside` of the same dtype and shape per sample, "
+            f"with at least one sample each. Received: inputs of dtype {inputs.dtype} "
+            f"and shape {inputs.shape}, outside of dtype {outside.dtype} and shape "
+            f"{outside.shape}"
         )

@@ -1,4 +1,4 @@
-"""Drawing noisy labels with the probabilities of a transition matrix."""
+"""Draws noisy labels with the probabilities of a transition matrix."""
 
 import math
 from collections.abc import Callable
@@ -7,16 +7,23 @@ from typing import NamedTuple
 import numpy as np
 
 
+class Row(NamedTuple):
+    """Holds the possible labels of a class, in ascending order, with probabilities."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
 class Transition(NamedTuple):
-    """A transition matrix, row by row: of many classes it would not fit into memory.
+    """Holds a transition matrix by rows, because a large one would not fit into memory.
 
     Attributes:
-        diagonal: For each class the probability that a label stays.
-        row: Returns the row of a class.
+        diagonal: The probability of each class that a label is not flipped.
+        row: Function that returns the row of a class.
     """
 
     diagonal: np.ndarray
-    row: Callable[[int], np.ndarray]
+    row: Callable[[int], Row]
 
 
 def draw_independently(
@@ -26,10 +33,12 @@ def draw_independently(
     noisy = np.empty_like(clean)
     uniform = rng.random(len(clean))
     for label, members in _members(clean, len(transition.diagonal)):
-        cumulative = np.cumsum(transition.row(label))
-        # Ends in exactly 1, which no draw reaches.
+        row = transition.row(label)
+        cumulative = np.cumsum(row.probabilities)
+        # The last entry is exactly 1, which no draw reaches.
         cumulative /= cumulative[-1]
-        noisy[members] = np.searchsorted(cumulative, uniform[members], side="right")
+        drawn = np.searchsorted(cumulative, uniform[members], side="right")
+        noisy[members] = row.labels[drawn]
     return noisy
 
 
@@ -38,8 +47,8 @@ def draw_exactly(
 ) -> np.ndarray:
     """Flips the expected number of labels of each class to each other class.
 
-    Numbers that are not whole are rounded by `apportion`: first the flips of the
-    classes, then for each class the labels that its flips lead to.
+    `apportion` rounds the numbers of flips of all classes, and then for each class the
+    numbers of its new labels.
     """
     noisy = clean.copy()
     num_classes = len(transition.diagonal)
@@ -47,7 +56,8 @@ def draw_exactly(
     flips = apportion(samples * (1 - transition.diagonal), rng)
     for label, members in _members(clean, num_classes):
         if flips[label]:
-            others = transition.row(label).copy()
+            row, others = transition.row(label), np.zeros(num_classes)
+            others[row.labels] = row.probabilities
             others[label] = 0
             counts = apportion(flips[label] * others / others.sum(), rng)
             chosen = rng.permutation(members)[: flips[label]]
@@ -58,8 +68,8 @@ def draw_exactly(
 def apportion(quotas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Rounds numbers up or down so that their sum is rounded, too.
 
-    The method of largest remainders: those with the largest fractions are rounded
-    up. Equal fractions are put in random order, or low class ids would gain.
+    By the method of largest remainders, the largest fractions are rounded up. Equal
+    fractions are in random order, because otherwise low class ids would be preferred.
     """
     counts = np.floor(quotas).astype("int64")
     missing = round(math.fsum(quotas)) - counts.sum()
@@ -70,7 +80,7 @@ def apportion(quotas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _members(labels, num_classes):
-    """Yields each class that there is, and its positions, from one sort."""
+    """Yields each class that occurs, and the positions of its labels."""
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=num_classes))
     starts = np.concatenate([[0], ends[:-1]])
