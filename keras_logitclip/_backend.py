@@ -14,10 +14,10 @@ _INSTALLS = {
 
 
 def import_keras() -> None:
-    """Imports Keras, on the backend that is installed if no other one was asked for.
+    """Imports Keras; chooses the only installed backend if none is configured.
 
-    Keras fails to import without its backend, with an error that names
-    neither the choice nor the remedy.
+    Without its backend, Keras raises an error that names neither the configured backend
+    nor the remedy.
     """
     installed = [name for name in _INSTALLS if importlib.util.find_spec(name)]
     if len(installed) == 1 and _is_undecided():
@@ -41,13 +41,13 @@ def import_keras() -> None:
 
 
 def _is_undecided():
-    """Whether neither the environment nor a file of Keras says which backend to take.
+    """Returns whether neither the environment nor Keras's file chooses a backend.
 
-    The file that Keras writes itself says TensorFlow.
+    TensorFlow in that file is not a choice, because Keras writes it there itself.
     """
     if "keras" in sys.modules or os.environ.get("KERAS_BACKEND"):
         return False
-    # Not `Path.home`, which fails for a user without one.
+    # Not `Path.home`, which fails for a user without a home folder.
     folder = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"))
     try:
         configured = json.loads((folder / "keras.json").read_text())["backend"]
@@ -57,7 +57,7 @@ def _is_undecided():
 
 
 def check_installed(backend: str) -> None:
-    """Raises an error that says how to install a backend, if it is missing."""
+    """Raises an error with the installation command if a backend is missing."""
     if importlib.util.find_spec(backend) is None:
         raise ImportError(
             f"The backend {backend!r} is not installed. Install it with: "

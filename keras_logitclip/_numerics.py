@@ -6,25 +6,25 @@ from keras import ops
 
 
 def compute_dtype_of(logits) -> str:
-    """The dtype to compute in: float32, or float64 for float64 logits."""
+    """Returns the dtype to compute in: float64 for float64 logits, else float32."""
     dtype = keras.backend.standardize_dtype(logits.dtype)
     if "float" not in dtype:
         raise ValueError(
-            "Invalid dtype for argument `logits`: expected floating-point "
-            "logits. Cast them, for example with "
-            f'`keras.ops.cast(logits, "float32")`. Received: dtype={dtype}'
+            "Invalid dtype for argument `logits`: expected floating-point logits. Cast "
+            'them, for example with `keras.ops.cast(logits, "float32")`. Received: '
+            f"dtype={dtype}"
         )
-    # OpenVINO has no float64 arithmetic: it computes in float32 unasked.
+    # OpenVINO computes float64 in float32.
     double = dtype == "float64" and keras.config.backend() != "openvino"
     return "float64" if double else "float32"
 
 
 def row_maximum(rows, axis, least=0.0):
-    """Maximum of each row of numbers of at least `least`, also without rows.
+    """Returns the maximum of each row of numbers that are at least `least`.
 
-    With an initial value, Keras's `max` can be traced neither by torch.compile inside
-    a custom gradient nor for the ONNX export of JAX; elsewhere, its `amax` raises
-    where a batch is empty.
+    An empty batch is allowed. On the other backends that needs an initial value,
+    because `amax` raises an error for it. On PyTorch and JAX an initial value would
+    break `torch.compile` inside a custom gradient and JAX's export to ONNX.
     """
     if keras.config.backend() in ("torch", "jax"):
         return ops.amax(rows, axis, keepdims=True)
@@ -36,40 +36,41 @@ def power(base, exponent):
 
 
 def nonzero(x):
-    """Replaces zero by one, so that `0 / x` is 0 where it would be NaN."""
+    """Replaces 0 by 1, so that `0 / x` is 0 instead of NaN."""
     return ops.where(x == 0, constant(1.0, x), x)
 
 
 def constant(value, like):
-    """A number as a tensor of the dtype of `like`.
+    """Returns a number as a tensor of the dtype of `like`.
 
-    Given a Python number and a float64 tensor, several of Keras's functions
-    compute in float32.
+    Several of Keras's functions compute a Python number and a float64 tensor in
+    float32.
     """
     return ops.convert_to_tensor(value, dtype=like.dtype)
 
 
 def at_least(x, minimum: float):
-    """Returns `ops.maximum`, which on torch makes float32 of float64."""
+    """Returns `ops.maximum`, which on torch would turn float64 into float32."""
     minimum = constant(minimum, x)
     return ops.where(x < minimum, minimum, x)
 
 
 def finite_log(x):
-    """Returns the logarithm of `x`, or of the smallest normal number above it."""
+    """Returns `log(max(x, tiny))`, where `tiny` is the smallest normal number."""
     dtype = keras.backend.standardize_dtype(x.dtype)
     return ops.log(at_least(x, float(np.finfo(dtype).tiny)))
 
 
 def one_minus_exp(log_probability):
-    """Returns 1 - p, which does not cancel where p is close to 1.
+    """Returns 1 - p without cancellation where p is close to 1.
 
-    Its gradient does not vanish where p is close to 0. That of `ops.expm1` would: JAX
-    and torch compute it as `expm1(x) + 1`, which rounds to zero below 6e-8.
+    The gradient does not vanish where p is close to 0. The gradient of `ops.expm1`
+    does: JAX and torch compute it as `expm1(x) + 1`, which is zero for p below 6e-8.
     """
     probability = ops.exp(log_probability)
     if keras.config.backend() == "openvino":
-        # Its `expm1` is the difference that cancels. Elsewhere, `tanh` is less exact.
+        # OpenVINO computes `expm1` as `exp(x) - 1`. On the others, `tanh` is less
+        # exact.
         near = ops.tanh(log_probability / 2) * (probability + 1)
     else:
         near = ops.expm1(log_probability)
@@ -77,14 +78,14 @@ def one_minus_exp(log_probability):
 
 
 def box_cox(log_probability, q: float):
-    """Returns (1 - p**q) / q, precise where p**q is close to 1."""
+    """Returns (1 - p**q) / q without cancellation where p**q is close to 1."""
     return one_minus_exp(q * log_probability) / q
 
 
 def inverse_mean(multiplier, counted):
-    """Returns 1 / the mean of the multipliers of the counted rows, as a constant.
+    """Returns 1 / mean(multiplier) over the counted rows, as a constant.
 
-    Rows without a norm do not count; without any row that counts it is 1.
+    Rows whose norm is not finite are left out. If no row is left, the result is 1.
     """
     counted = ops.logical_and(counted, multiplier > 0)  # False for NaN.
     total = ops.sum(ops.where(counted, multiplier, constant(0.0, multiplier)))

@@ -1,12 +1,11 @@
-"""Settings of losses, layers and metrics, which a compiled step reads once."""
+"""Protection of settings that a compiled training step reads only once."""
 
 
 class FixedOnceCalled:
-    """Refuses changes of the settings once they have been read.
+    """Refuses changes of settings after the first call.
 
-    A compiled training step keeps the values that it was traced with: a change, for
-    instance by a callback, would have no effect on TensorFlow and JAX, and nobody
-    would notice.
+    A compiled training step keeps the values that it was traced with. A later change,
+    for instance by a callback, would silently have no effect on TensorFlow and JAX.
     """
 
     _is_fixed = False
@@ -24,9 +23,9 @@ class FixedOnceCalled:
         if self._is_fixed and self.is_setting(name):
             kind = type(self).__name__
             raise AttributeError(
-                f"`{name}` of a {kind} cannot be changed once it has been called, "
-                "because a compiled training step would not notice. Make a new "
-                f"{kind} and call `model.compile` again: weights and optimizer "
-                f"stay. Received: {name}={value!r}"
+                f"`{name}` of a {kind} cannot be changed after its first call, because "
+                f"a compiled training step would not notice. Make a new {kind} and "
+                "call `model.compile` again: weights and optimizer stay. Received: "
+                f"{name}={value!r}"
             )
         super().__setattr__(name, value)

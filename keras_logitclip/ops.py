@@ -1,5 +1,7 @@
 """Norm and clipping of logits, as pure functions of backend tensors."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -24,12 +26,12 @@ def __dir__():
     return __all__
 
 
-def logit_norm(logits, p: float = 2, axis: int = -1, keepdims: bool = False):
+def logit_norm(logits, p: float = 2, axis: int = -1, keepdims: bool = False) -> Any:
     """Computes the p-norm of each logit vector.
 
-    The gradient is analytic: zero at zero rows, where automatic
-    differentiation gives NaN on most backends, and correct for rows whose
-    sum of squares overflows or underflows.
+    The gradient of a zero row is zero, where automatic differentiation of the formula
+    gives NaN on most backends. Values and gradients are correct for rows whose sum of
+    squares overflows or underflows.
 
     Formula:
 
@@ -46,12 +48,12 @@ def logit_norm(logits, p: float = 2, axis: int = -1, keepdims: bool = False):
             Defaults to `False`.
 
     Returns:
-        The norms: the shape of `logits` without `axis`. They are float32
-        where `logits` are float16 or bfloat16, which cannot hold the norm of
-        a large row, and of the dtype of `logits` elsewhere.
+        The norms, of the shape of `logits` without `axis`. They are float32 for float16
+        and bfloat16, which cannot hold the norm of a large row. Otherwise they have the
+        dtype of `logits`.
 
     Raises:
-        ValueError: If `p` or `axis` is out of range or `logits` are integers.
+        ValueError: If `p` or `axis` is out of range, or if `logits` are integers.
 
     Example:
 
@@ -65,18 +67,17 @@ def logit_norm(logits, p: float = 2, axis: int = -1, keepdims: bool = False):
     return _kernels.logit_norm(logits, **arguments)
 
 
-def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
+def logit_clip(logits, tau: float, p: float = 2, axis: int = -1) -> Any:
     """Clips the p-norm of each logit vector at `tau`.
 
-    A vector whose norm is at most `tau` comes back bit for bit (except for
-    subnormal numbers, which TensorFlow and JAX take for zero); a longer one
-    is scaled down to norm `tau` and keeps its direction, so the predicted
-    class never changes. A vector with a NaN or an infinite entry becomes NaN, and
-    one whose norm is above 1e33 tau may. Half precision is computed in float32 and
-    rounded once, at the end.
+    A vector whose norm is at most `tau` is returned bit for bit, except for subnormal
+    numbers, which TensorFlow and JAX replace by zero. A longer vector is scaled down to
+    norm `tau` and keeps its direction, so the predicted class never changes. A vector
+    with a NaN or an infinite entry becomes NaN. One whose norm is above 1e33 tau may
+    become NaN. Half precision is computed in float32 and rounded once, at the end.
 
-    Where some classes are masked by large negative logits, mask after
-    clipping: a single -1e9 is nearly the whole norm.
+    If you mask some classes with large negative logits, mask after clipping: a single
+    -1e9 dominates the norm.
 
     Formula:
 
@@ -117,16 +118,15 @@ def logit_clip(logits, tau: float, p: float = 2, axis: int = -1):
 
 def clipped_softmax_cross_entropy(
     y_true, logits, tau: float, p: float = 2, axis: int = -1
-):
+) -> Any:
     """Computes the softmax cross-entropy of clipped logits, of each sample.
 
-    The same as `logit_clip` followed by the cross-entropy from logits, in one
-    function: for `p=2`, which is the fast path, it takes about the time of the
-    cross-entropy alone, and no tensor of clipped logits is made. Half precision
-    is computed in float32.
+    The result is the same as that of `logit_clip` followed by the cross-entropy from
+    logits. With `p=2`, it takes about the time of the cross-entropy alone and stores no
+    tensor of clipped logits. Half precision is computed in float32.
 
-    `LogitClipLoss` uses this function where it can. Call it where no loss
-    object fits, as in a training loop of your own.
+    `LogitClipLoss` uses this function where possible. Call it yourself where no loss
+    object fits, for example in a custom training loop.
 
     Formula:
 
@@ -136,9 +136,8 @@ def clipped_softmax_cross_entropy(
     ```
 
     Args:
-        y_true: Labels: class ids in [0, classes), of the shape of `logits`
-            without `axis` or with size 1 there, or one weight per class, of the
-            shape of `logits` (one-hot or soft labels).
+        y_true: Class ids in [0, classes), of the shape of `logits` without `axis` or
+            with size 1 there; or one-hot or soft labels of the shape of `logits`.
         logits: Floating-point tensor of any rank, with at least two classes.
         tau: Threshold of the norm, a number greater than zero;
             `float("inf")` for the plain cross-entropy.
@@ -147,14 +146,14 @@ def clipped_softmax_cross_entropy(
         axis: Integer, the class axis. Defaults to `-1`.
 
     Returns:
-        The losses: the shape of `logits` without `axis`, float64 for float64
-        logits and float32 for all others. The loss of a class id that is not a
-        whole number in [0, classes) is NaN, and so is its gradient. The gradient
-        of a row whose norm times `exp(tau)` is above 1e38 may be infinite.
+        The losses, of the shape of `logits` without `axis`: float64 for float64 logits,
+        float32 for all others. Loss and gradient are NaN for a class id that is not a
+        whole number in [0, classes). The gradient of a row whose norm times `exp(tau)`
+        is above 1e38 may be infinite.
 
     Raises:
-        ValueError: If `tau`, `p` or `axis` is out of range, if the labels are no
-            numbers, if the shapes do not match, if there is one class only, or if
+        ValueError: If `tau`, `p` or `axis` is out of range, if the labels are not
+            numbers, if the shapes do not match, if there is only one class, or if
             `logits` are integers.
 
     Example:
@@ -179,7 +178,7 @@ def clipped_softmax_cross_entropy(
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class _LogitNormOperation(keras.Operation):
-    """`logit_norm` as a node of a functional model."""
+    """Computes `logit_norm` as a node of a functional model."""
 
     def __init__(self, p, axis, keepdims, name=None):
         super().__init__(name=name)
@@ -196,7 +195,7 @@ class _LogitNormOperation(keras.Operation):
         shape[axis : axis + 1] = [1] if self.keepdims else []
         return keras.KerasTensor(shape, dtype=compute_dtype_of(logits))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             "name": self.name,
             "p": self.p,
@@ -212,13 +211,13 @@ class _ClippingOperation(keras.Operation):
         self.p = p
         self.axis = axis
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"name": self.name, "tau": self.tau, "p": self.p, "axis": self.axis}
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class _LogitClipOperation(_ClippingOperation):
-    """`logit_clip` as a node of a functional model."""
+    """Computes `logit_clip` as a node of a functional model."""
 
     def call(self, logits):
         return compute_clip(logits, self.tau, self.p, self.axis)
@@ -231,7 +230,7 @@ class _LogitClipOperation(_ClippingOperation):
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class _ClippedSoftmaxCrossEntropyOperation(_ClippingOperation):
-    """`clipped_softmax_cross_entropy` as a node of a functional model."""
+    """Computes `clipped_softmax_cross_entropy` as a node of a functional model."""
 
     def call(self, y_true, logits):
         return compute_cross_entropy(y_true, logits, self.tau, self.p, self.axis)
@@ -252,7 +251,7 @@ def compute_clip(logits, tau: float, p: float, axis: int):
 def compute_cross_entropy(
     y_true, logits, tau: float, p: float, axis: int, counted=None
 ):
-    """Computes `clipped_softmax_cross_entropy`, of tensors and checked arguments.
+    """Computes `clipped_softmax_cross_entropy` for tensors and checked arguments.
 
     Args:
         y_true: Labels.
@@ -260,7 +259,7 @@ def compute_cross_entropy(
         tau: Threshold of the norm.
         p: Order of the norm.
         axis: The class axis.
-        counted: As in `normalize_gradient`, or `None` for the gradient as it is.
+        counted: As in `normalize_gradient`, or `None` for the exact gradient.
     """
     labels, rows = to_rows(y_true, logits, axis)
     if counted is not None and counted is not True:
@@ -270,24 +269,24 @@ def compute_cross_entropy(
 
 
 def normalize_gradient(values, logits, tau: float, p: float, axis: int, counted):
-    """Returns values with the gradient that they would have without shrinking.
+    """Returns the values, with a gradient that clipping does not shrink.
 
-    It is divided by the mean of minimum(1, tau / norm), a constant.
+    The gradient is divided by the mean of minimum(1, tau / norm), a constant.
 
     Args:
-        values: What was computed from clipped logits.
+        values: Values that were computed from clipped logits.
         logits: The logits.
         tau: Threshold of the norm.
         p: Order of the norm.
         axis: The class axis.
-        counted: The rows in the mean: `True` for all, or a boolean tensor of the
-            shape of `logits` without `axis`.
+        counted: The rows that are in the mean: `True` for all, or a boolean tensor of
+            the shape of `logits` without `axis`.
     """
     if tau == float("inf"):
         return values
     norm = _kernels.logit_norm(ops.stop_gradient(logits), p, axis, keepdims=False)
     multiplier = tau / ops.where(norm <= tau, ops.full_like(norm, tau), norm)
     factor = inverse_mean(multiplier, counted)
-    # Zero, in the dtype of the factor, which half precision might not hold.
+    # Zero in the dtype of the factor, which could overflow in half precision.
     zero = ops.cast(values - ops.stop_gradient(values), factor.dtype)
     return values + ops.cast((factor - 1) * zero, values.dtype)

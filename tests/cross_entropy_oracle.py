@@ -1,4 +1,4 @@
-"""The cross-entropy of clipped logits beside the oracle."""
+"""Compares the cross-entropy of clipped logits with the oracle."""
 
 from collections import namedtuple
 
@@ -13,7 +13,7 @@ from tests.samples import logits
 
 
 def wild_logits(classes, rows=ROWS):
-    """Rows that are zero, huge, tiny, huger, and sure of a class; others as usual."""
+    """Returns rows that are zero, huge, tiny, huger, confident, and ordinary."""
     z = logits(rows, classes)
     z[1] = 0
     z[2] *= 1e30
@@ -46,29 +46,29 @@ def expected_loss_and_gradient(weights, z, tau, upstream, p=2):
 
 
 def assert_losses_close(actual, expected, tau, rtol=1e-6, name=""):
-    """Up to the rounding of clipped logits of that length."""
+    """Returns the rounding error of clipped logits of this length."""
     atol = rtol * max(1.0, tau / 5)
     np.testing.assert_allclose(actual, expected, rtol, atol, err_msg=name)
 
 
 def assert_gradients_close(actual, expected, z, tau, upstream, p=2, rtol=1e-6, name=""):
-    """Relative to the gradient of the largest magnitude that a row could have."""
+    """Compares gradients relative to the largest possible gradient of a row."""
     norm = np.maximum(oracle.norm(z, p), 1e-30)
     scale = np.abs(upstream) * np.minimum(1, tau / norm)
-    # What is below the smallest normal number may be flushed to zero: each of three
-    # terms, and the factor by which clipped logits are multiplied.
+    # Subnormal numbers may be flushed to zero: each of three terms, and the factor of
+    # clipped logits.
     allowed = rtol * max(1.0, tau / 5) * scale
     allowed = allowed + max(3.0, tau / 5) * np.finfo("float32").tiny
     error = np.abs(np.asarray(actual, "float64") - expected).max(-1)
     assert (error <= allowed).all(), f"{name}: error {error}, allowed {allowed}"
 
 
-# Each function is given as the case of which it is: its weights, tau and order.
+# Each function is described by its case: weights, tau and order.
 Case = namedtuple("Case", "labels tau p", defaults=(1.0, 2))
 
 
 def assert_equal_the_oracle(cases, z, mode, upstream, rtol=1e-6):
-    """Computes all cases as one function: `z` are logits, or those of each name."""
+    """Computes all cases as one function of the logits `z`, common ones or by name."""
     functions = {
         name: fused(as_tensor(labels.given), tau, p=p)
         for name, (labels, tau, p) in cases.items()

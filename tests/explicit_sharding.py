@@ -1,4 +1,4 @@
-"""Computes on a mesh of all devices what one device computes, and compares."""
+"""Compares the results of a mesh of all devices with those of one device."""
 
 import jax
 import numpy as np

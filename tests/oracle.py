@@ -1,4 +1,4 @@
-"""The method in float64 NumPy, written from its formulas and nothing else."""
+"""The method in float64 NumPy, written only from its formulas."""
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def log_softmax(z, axis=-1):
 
 
 def cross_entropy(labels, z):
-    """Of integer labels, on the last axis."""
+    """Returns the cross-entropy of integer labels on the last axis."""
     return -np.take_along_axis(log_softmax(z), labels[..., None], -1)[..., 0]
 
 
@@ -57,7 +57,7 @@ def cross_entropy_gradient(labels, z):
 
 
 def weighted_cross_entropy(weights, z):
-    """Of one weight per class, on the last axis."""
+    """Returns the cross-entropy of class weights on the last axis."""
     return -(np.asarray(weights, "float64") * log_softmax(z)).sum(-1)
 
 
@@ -76,7 +76,7 @@ def assert_rows_close(actual, expected, rtol, axis=-1, atol=0.0, name=""):
 
 
 def slopes(function, z, step=1e-5):
-    """The gradient of a scalar function of an array, by central differences."""
+    """Returns the gradient of a scalar function of an array by central differences."""
     steps = step * np.eye(z.size).reshape(-1, *z.shape)
     return np.reshape(
         [(function(z + s) - function(z - s)) / (2 * step) for s in steps], z.shape
@@ -84,7 +84,7 @@ def slopes(function, z, step=1e-5):
 
 
 def points_of_ball(tau, classes, p, seed, number=200):
-    """Points of norm tau, some inside: normal, sparse, of few values, of signs."""
+    """Draws points of norm tau or less: normal, sparse, of few values, of signs."""
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(number, classes))
     kind = rng.integers(0, 5, (number, 1))

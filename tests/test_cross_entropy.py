@@ -62,7 +62,7 @@ if BACKEND == "openvino":  # Which adds up longer rows to five digits.
 @overflows
 @pytest.mark.parametrize(("mode", "classes", "taus"), SIZES, ids=str)
 def test_loss_and_gradient_of_every_size(mode, classes, taus):
-    """Apart, since a single huge row decides how a batch is computed."""
+    """Separately, because a single huge row decides how a batch is computed."""
     for kind, z in {
         "ordinary": logits(ROWS, classes),
         "wild": wild_logits(classes),
@@ -128,7 +128,7 @@ MAGNITUDES = (1e3, 1e10, 1e15, 1e17, 1e19, 1e25)
 
 
 def test_gradients_of_ever_longer_rows(mode):
-    """Batches of their own, whose longest row decides how they are computed."""
+    """In separate batches, because the longest row decides how a batch is computed."""
     rows = {f"{x:g}": logits() * np.float32(x) for x in MAGNITUDES}
     cases = dict.fromkeys(rows, Case(some_labels("sparse"), 0.001))
     assert_equal_the_oracle(cases, rows, mode, np.full(ROWS, 1e-3))

@@ -1,4 +1,4 @@
-"""What JAX's transformations and compiler make of the operations."""
+"""The operations under JAX's transformations and compiler."""
 
 import sys
 
@@ -101,7 +101,7 @@ def test_transformations(classes):
 
 
 @pytest.mark.skipif(
-    tuple(map(int, jax.__version__.split(".")[:2])) < (0, 10),
+    jax.__version_info__ < (0, 10),
     reason="older compilers write more to memory",
 )
 @pytest.mark.parametrize("kind", ["sparse", "soft"])
@@ -127,7 +127,7 @@ def test_compiled_loss_and_gradient_need_no_memory(classes, kind):
 
 
 @pytest.mark.skipif(
-    tuple(map(int, jax.__version__.split(".")[:2])) < (0, 6),
+    jax.__version_info__ < (0, 6),
     reason="barriers could not be differentiated",
 )
 @pytest.mark.parametrize(("classes", "in_pieces"), [(1000, False), (CLASSES, True)])

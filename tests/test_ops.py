@@ -96,9 +96,9 @@ def test_keepdims_and_symbolic_shape_agree(keepdims):
 
 
 def orders_in(mode, dtype="float32", orders=ORDERS):
-    """Those of the plain mode, or fewer where torch.compile would trace them.
+    """Returns all orders in the plain mode, and fewer if torch.compile traces them.
 
-    It takes a second for each, and only order 2 has a form of its own there.
+    Each takes a second, and only order 2 has its own form on PyTorch.
     """
     if mode != "aot_eager":
         return orders
@@ -110,7 +110,7 @@ SHAPE = (24, 100)
 
 
 def rows_around_tau(p, dtype):
-    """Up to a thousand times longer than tau; then shorter, the last ones zero."""
+    """Returns rows up to a thousand times longer than tau, shorter ones, and zeros."""
     z = logits(*SHAPE)
     shorter = np.random.default_rng(1).uniform(0.1, 0.99, len(z) - LONGER)
     lengths = TAU * np.concatenate([np.geomspace(1.1, 1000, LONGER), shorter])
@@ -168,9 +168,9 @@ def test_gradients_of_clipped_rows_with_zero_entries():
 
 @pytest.mark.gradients
 def test_rows_that_are_as_long_as_tau(mode):
-    """Compilers may find such a row clipped in one place and not in another.
+    """Compilers may find such a row clipped in one place and unclipped in another.
 
-    What is perpendicular to a row has the same gradient either way.
+    The gradient perpendicular to a row is the same in both cases.
     """
     z, upstream = logits(4000, 4), logits(4000, 4, seed=1)
     z *= (3.3 / oracle.norm(z, 2)[:, None]).astype("float32")
@@ -237,7 +237,7 @@ WILD = {
 
 
 def wild_rows(magnitudes, dtype):
-    """Of both magnitudes, one ordinary, one zero, and the last ones without a norm."""
+    """Returns huge and tiny rows, an ordinary one, zeros, and rows without a norm."""
     number = SHAPE[0] - WITHOUT_NORM
     factors = np.resize(magnitudes, (number, 1))
     z = np.random.default_rng(0).uniform(-1, 1, (number, SHAPE[1])) * factors
@@ -327,7 +327,7 @@ def test_second_derivatives():
         np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=f"p={p}")
 
 
-# Promises of the plain call, and nodes of a functional model.
+# The plain call, and nodes of a functional model.
 
 
 def test_infinite_tau_returns_the_logits():
@@ -345,7 +345,7 @@ def test_norm_of_half_precision_is_float32():
 def test_no_warnings():
     ops.logit_clip(to_tensor(logits()), 1.0)
     ops.logit_norm(to_tensor(logits()))
-    # Of a norm that float32 cannot hold, only its bound is computed.
+    # If float32 cannot hold a norm, only its bound is computed.
     ops.logit_clip(to_tensor(np.full((2, 3), 3e38)), 1.0)
 
 
@@ -378,7 +378,7 @@ def test_symbolic_dtype_is_that_of_the_value():
     assert ops.logit_norm(half).dtype == "float32"
 
 
-# Bad arguments: all values here, one at each other place that takes them.
+# Bad arguments: all of them here, one in the tests of each other caller.
 
 BAD_TAUS = (0, 0.0, -1.0, float("nan"), True, "1", None, [1.0])
 BAD_ORDERS = (0.5, 0, -1, float("nan"), True, "2", None)

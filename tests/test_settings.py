@@ -1,4 +1,4 @@
-"""Settings that a compiled step has read, and how an object shows them."""
+"""Protection of settings that a compiled step has read, and reprs."""
 
 import keras
 import numpy as np

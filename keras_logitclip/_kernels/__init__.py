@@ -1,4 +1,4 @@
-"""The computations behind `ops`, in the form that suits each backend."""
+"""The computations behind `ops`, in a form for each backend."""
 
 import keras
 
@@ -6,7 +6,7 @@ from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._kernels import plain
 from keras_logitclip._numerics import compute_dtype_of
 
-# The fused form of the backend, which is the same as long as the process lives.
+# The fused form of the backend, which a process cannot change.
 match keras.config.backend():
     case "torch":
         from keras_logitclip._kernels import torch as fused
@@ -15,10 +15,10 @@ match keras.config.backend():
     case _:
         fused = None
 
-# Thresholds whose squares and quotients stay far from the ends of float32.
+# The squares and quotients of thresholds in this range do not overflow or underflow.
 _MIN_TAU, _MAX_TAU = 1e-4, 1e6
-# The fused forms take the exponentials of clipped logits as they are: between exp(-28)
-# and exp(28), so that sums over 2**24 classes and their quotients fit in float32.
+# The fused forms do not subtract the maximum before the exponential. Up to exp(28),
+# sums over 2**24 classes and their quotients fit in float32.
 _MAX_TAU_OF_EXPONENTIALS = 28
 
 
@@ -44,15 +44,15 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
     """Computes the softmax cross-entropy of each row of clipped logits.
 
     Args:
-        labels: Integer class ids of shape `(N,)`, of which those outside of [0, K)
-            have a loss and a gradient of NaN; or the weights of the classes, of the
-            shape of `logits` and the dtype to compute in.
+        labels: Integer class ids of shape `(N,)`, for which loss and gradient are NaN
+            outside of [0, K); or class weights of the shape of `logits` and the dtype
+            of the computation.
         logits: Floating-point tensor of shape `(N, K)`.
         tau: Threshold of the norm.
         p: Order of the norm.
-        counted: `None`, or `True` for all rows, or booleans of shape `(N,)`: the
-            gradient is then divided by the mean of min(1, tau / norm) over these
-            rows, a constant.
+        counted: `None` for the exact gradient. Otherwise the gradient is divided by the
+            mean of min(1, tau / norm), a constant, over all rows (`True`) or over the
+            rows of a boolean tensor of shape `(N,)`.
     """
     if tau <= _MAX_TAU_OF_EXPONENTIALS and _has_fused_form(logits, tau, p):
         return fused.clipped_cross_entropy(labels, logits, tau, counted)
@@ -60,9 +60,9 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
 
 
 def _standardize(logits, axis):
-    """Returns a tensor, and the axis counted from the front.
+    """Returns a tensor, and the axis as an index from the front.
 
-    A single vector is better given as a matrix: OpenVINO adds up vectors wrongly.
+    A single vector is computed as a matrix, because OpenVINO sums vectors wrongly.
     """
     logits = keras.ops.convert_to_tensor(logits)
     compute_dtype_of(logits)  # Refuses integers.

@@ -1,31 +1,31 @@
-"""Passes over logits in the form that the compiler of each backend computes well."""
+"""Sums over rows in forms that the compilers of JAX and TensorFlow compute fast."""
 
 import math
 
 import keras
 from keras import ops
 
-# Bytes of logits from which on TensorFlow's compiler is worth its start. Loss and
-# gradient of 2048x1000 take 0.45 of the time of Keras's cross-entropy in a graph, those
-# of 1024x100 (400 kB), which are not compiled, 0.8.
+# From this many bytes of logits on, XLA pays off in TensorFlow's graphs. Loss and
+# gradient of 2048x1000 logits take 0.45 of the time of Keras's cross-entropy. Those of
+# 1024x100 (400 kB), which are not compiled, take 0.8.
 _MIN_COMPILED = 2**22
-# The longest row that JAX's compiler adds up well on a CPU, and into how many pieces
-# longer ones are cut at most. The two sums of exponentials take 1.1 ns per logit at
-# 256x32000 and 6.7 ns at 256x128000, and 2.1 ns there in pieces.
+# The longest row that JAX's compiler sums fast on a CPU, and the largest number of
+# pieces of longer rows. The two sums of exponentials take 1.1 ns per logit for
+# 256x32000 logits and 6.7 ns for 256x128000, or 2.1 ns in pieces.
 _MAX_SINGLE_SUM = 32_768
 _MAX_PIECES = 256
-# Into how many pieces rows are cut for TensorFlow's compiler, at most. At 512x32000
-# that takes 0.75 of the time of Keras's cross-entropy and a quarter of the memory of
-# the logits, and 1.05 and all of it without.
+# The largest number of slices of a row for TensorFlow's compiler. 512x32000 logits then
+# take 0.75 of the time of Keras's cross-entropy and a quarter of the memory of the
+# logits. Unsliced, they take 1.05 of the time and all of that memory.
 _MAX_SLICES = 8
 
 
 def compile_large(function, logits):
-    """Returns the function of tensors compiled, where that is worth it.
+    """Returns a function of tensors, compiled by XLA where that pays off.
 
-    In TensorFlow's graphs each operation writes to new memory, for which a CPU waits
-    longer than it computes. XLA needs one memory for the result alone; but it compiles
-    anew for every shape, so that the shape has to be known.
+    In TensorFlow's graphs, each operation writes to new memory, and a CPU waits for
+    memory longer than it computes. XLA writes only the result. It compiles anew for
+    every shape, so the shape has to be known.
     """
     if keras.config.backend() != "tensorflow" or not logits.shape.is_fully_defined():
         return function
@@ -34,7 +34,7 @@ def compile_large(function, logits):
     import tensorflow as tf
     from tensorflow.python.eager import context
 
-    # The callbacks are those of debuggers, which add what XLA cannot compile.
+    # The callbacks of debuggers add operations that XLA cannot compile.
     can_be_compiled = tf.test.is_built_with_xla() and not (
         tf.executing_eagerly()
         or tf.config.list_physical_devices("GPU")
@@ -46,7 +46,7 @@ def compile_large(function, logits):
 
 
 def row_sum(terms, matrices, columns=()):
-    """Returns the sum of `terms(*matrices, *columns)` over each row, with size 1.
+    """Returns the sums of the rows of `terms(*matrices, *columns)`, as a column.
 
     Args:
         terms: Elementwise function.
@@ -58,7 +58,7 @@ def row_sum(terms, matrices, columns=()):
         return _sum_of_pieces(terms, matrices, columns)
     values = terms(*matrices, *columns)
     if classes and _is_traced_for_xla():
-        # XLA writes to memory what it sums, but not what it adds up before.
+        # XLA writes the operand of a sum to memory, but not the operands of additions.
         values = sum(ops.split(values, _divisor(classes, _MAX_SLICES), -1))
     return ops.sum(values, -1, keepdims=True)
 
@@ -68,16 +68,16 @@ def _is_long_for_jax(classes) -> bool:
         return False
     import jax
 
-    # Before, barriers could not be differentiated.
+    # Older versions cannot differentiate barriers.
     return jax.default_backend() == "cpu" and jax.__version_info__ >= (0, 6)
 
 
 def _sum_of_pieces(terms, matrices, columns):
     """Sums long rows as shorter ones.
 
-    For CPUs, JAX's compiler takes up to ten times as long for the terms of long rows.
-    Barriers keep it from joining the pieces again, and from writing to memory what
-    two sums have in common: the columns may hold a sum that has to be finished before.
+    On CPUs, JAX's compiler makes the terms of long rows up to ten times as slow.
+    Barriers keep it from joining the pieces again. They also keep it from storing
+    common terms of two sums, because a sum in the columns has to be finished first.
     """
     import jax
 
@@ -94,7 +94,7 @@ def _divisor(number, largest):
 
 
 def _is_traced_for_xla() -> bool:
-    """Whether TensorFlow is tracing a function for its XLA compiler."""
+    """Returns whether TensorFlow is tracing a function for XLA."""
     if keras.config.backend() != "tensorflow":
         return False
     import tensorflow as tf

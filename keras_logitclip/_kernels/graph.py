@@ -1,15 +1,15 @@
-"""Clipping in the norm of order 2 and softmax cross-entropy, on JAX and TensorFlow.
+"""Clipping with the norm of order 2 and softmax cross-entropy, on JAX and TensorFlow.
 
-With z a row of logits, n its norm and s = min(1, tau / n), the loss and its gradient
-for the weights y of the classes (one-hot for a class id) are
+Let z be a row of logits, n its norm, s = min(1, tau / n) and y the class weights
+(one-hot for a class id). The loss and its gradient are
 
     loss = sum_k y_k (log sum_j exp(s z_j) - s z_k)
     u = sum(y) softmax(s z) - y
     gradient = s (u - (u . z / n) z / n)    where n > tau, and u elsewhere
 
-Clipped logits lie in [-tau, tau], so that the softmax needs no maximum of the row: the
-sum of squares takes the place of that pass. The gradient is computed from the logits
-and a few numbers per row, among them u . s z / tau^2, the `projection`.
+Clipped logits lie in [-tau, tau], so the softmax does not need the maximum of the row.
+The sum of squares replaces that pass. The gradient is computed from the logits and a
+few numbers per row. One of them is the `projection`, u . s z / tau^2.
 """
 
 import math
@@ -26,13 +26,13 @@ from keras_logitclip._labels import nan_without_class
 from keras_logitclip._labels import nearest_class
 from keras_logitclip._numerics import inverse_mean
 
-# What the gradient needs beside labels and logits, in columns: `multiplier` is s,
-# `total` the sum of the exponentials, `weight` that of the labels' weights.
+# What the gradient needs besides labels and logits, as columns: `multiplier` is s,
+# `total` the sum of the exponentials, and `weight` the sum of the class weights.
 Residuals = namedtuple("Residuals", "multiplier total weight projection")
 
 
 def serves(logits) -> bool:
-    """Whether this form can be used: its numbers are those of float32."""
+    """Returns whether this form, which computes in float32, can be used."""
     return logits.dtype != "float64"
 
 
@@ -57,8 +57,8 @@ def logit_clip(logits, tau: float):
                 logits, multiplier, unclipped, upstream
             )
 
-        # Not compiled: functions of XLA cannot be exported to every format. Selecting
-        # the rows that stay, whose multiplier is 1, would cost a tensor of their size.
+        # Not compiled, because functions of XLA cannot be exported to every format.
+        # Rows that stay have the multiplier 1; selecting them would cost a tensor.
         return ops.cast(rows * multiplier, logits.dtype), gradient
 
     return differentiable(logits)
@@ -78,7 +78,7 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
         gradient = _backward(labels, ops.cast(logits, "float32"), residuals, upstream)
         return ops.cast(gradient, logits.dtype)
 
-    # All tensors are arguments: JAX traces them into loops only then.
+    # All tensors are arguments, because JAX can trace only arguments into loops.
     @ops.custom_gradient
     def differentiable(labels, logits, *counted):
         losses, residuals, factor = compile_large(forward, logits)(
@@ -91,7 +91,7 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
             of_logits = compile_large(backward, logits)(
                 labels, logits, residuals, upstream
             )
-            of_labels = None  # Not compiled with the other: hardly anybody asks for it.
+            of_labels = None  # Not compiled with the other: it is rarely needed.
             if not are_class_ids(labels):
                 of_labels = upstream[:, None] * _negative_log_softmax(logits, residuals)
             return of_labels, of_logits, *(None for _ in counted)
@@ -106,7 +106,7 @@ def _forward(labels, logits, tau):
     if are_class_ids(labels):
         labels = as_column(labels, logits)
         ids = nearest_class(labels, ops.shape(logits)[-1])
-        # All that follows from the multiplier becomes NaN, too.
+        # Everything computed from the multiplier becomes NaN, too.
         multiplier = nan_without_class(ops.equal(ids, labels), multiplier)
         target = ops.take_along_axis(logits, ids, -1)
         weight = 1.0
@@ -114,7 +114,7 @@ def _forward(labels, logits, tau):
         target = row_sum(lambda y, z: y * z, [labels, logits])
         weight = row_sum(lambda y: y, [labels])
     total = row_sum(lambda z, s: ops.exp(z * s), [logits], [multiplier])
-    # The total is there so that it is computed before.
+    # The total is an argument so that it is computed first.
     dot = row_sum(lambda z, s, _: ops.exp(z * s) * z, [logits], [multiplier, total])
     projection = (weight * (dot / total) - target) * (multiplier / tau**2)
     projection = ops.where(unclipped, 0.0, projection)
@@ -124,26 +124,26 @@ def _forward(labels, logits, tau):
 
 
 def _multiplier(logits, tau):
-    """Returns min(1, tau / norm) of each row, and where it is 1.
+    """Returns min(1, tau / norm) of each row, and which rows are not clipped.
 
-    It is NaN for rows that have no norm, and for those whose norm is above 1e33 tau.
+    The multiplier is NaN for rows whose norm is NaN, infinite or above 1e33 tau.
     """
     shrink = _power_of_two_for_squares(tau)
     threshold = shrink * tau
     square = row_sum(lambda z: ops.square(z * shrink), [logits])
     unclipped = square <= threshold**2  # False for NaN.
-    # Selected so that the ratio is 1: compilers may add up the square more than once,
-    # and find a row clipped here and not there.
+    # The selection makes the ratio exactly 1. Compilers may compute the square twice
+    # with different rounding, and a row could be clipped in one place only.
     ratio = ops.sqrt(ops.where(unclipped, threshold**2, square)) / threshold
-    # What is added is NaN where the ratio is infinite: 0 would pass for a multiplier.
+    # `0 * ratio` is NaN where the ratio is infinite: 0 would be a valid multiplier.
     return ops.where(unclipped, 1.0, 1 / ratio + 0 * ratio), unclipped
 
 
 def _power_of_two_for_squares(tau):
-    """Returns by what logits are multiplied before they are squared.
+    """Returns the factor of logits before they are squared.
 
-    The square of a norm of 1e-5 tau, below which it may vanish, and that of 1e33 tau
-    are then in the range of float32. Powers of two keep all digits.
+    With it, the squares of norms from 1e-5 tau to 1e33 tau are in the range of float32.
+    Multiplication by a power of two is exact.
     """
     _, exponent = math.frexp(tau)
     return 2.0 ** (-46 - exponent)
@@ -157,7 +157,7 @@ def _backward(labels, logits, residuals, upstream):
     gradient = softmax - clipped * (upstream * projection)
     if not are_class_ids(labels):
         return gradient - labels * upstream
-    # Not `==`, whose result has no known rank in a graph of TensorFlow.
+    # Not `==`, whose result has an unknown rank in a graph of TensorFlow.
     classes = ops.arange(ops.shape(logits)[-1], dtype=labels.dtype)
     is_label = ops.equal(as_column(labels, logits), classes)
     return gradient - ops.where(is_label, upstream, 0.0)

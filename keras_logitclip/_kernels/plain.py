@@ -1,8 +1,8 @@
-"""Norm, clipping and its cross-entropy in operations that differentiate themselves.
+"""Norm, clipping and clipped cross-entropy by automatic differentiation.
 
-This is the form for every order of the norm, every threshold and every backend: no
-operation here has a gradient of its own, so that derivatives of any order and kind,
-transformations and exported graphs need nothing else.
+This form works for every order of the norm, every threshold and every backend. It
+defines no custom gradients, so derivatives of any order, transformations and exports
+work without special cases.
 """
 
 import numpy as np
@@ -44,12 +44,12 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
         losses = ops.sparse_categorical_crossentropy(ids, clipped, from_logits=True)
         losses = nan_without_class(ops.equal(ids, labels), losses)
     else:
-        # Not the backend's own, whose gradient may take the sum of weights for 1.
+        # Not the backend's, whose gradient may assume that the weights sum to 1.
         losses = -ops.sum(labels * ops.log_softmax(clipped, -1), -1)
     if counted is None or tau == float("inf"):
         return losses
     factor = inverse_mean(ops.squeeze(multiplier, -1), counted)
-    # The difference is zero, and its gradient that of the losses.
+    # The difference is zero, but its gradient is the gradient of the losses.
     return losses + (factor - 1) * (losses - ops.stop_gradient(losses))
 
 
@@ -58,14 +58,14 @@ def _clip(rows, tau, p, axis):
     if tau == float("inf"):
         return rows, None
     scaled, scale, root = _factored_norm(rows, p, axis)
-    # The norm is `scale * root`; as the root is at least 1, this bound decides the same
-    # without overflow. Not `>`: of the two, only this one is false for NaN, which must
-    # not pass as unclipped.
+    # The norm is `scale * root`. Because the root is at least 1, the bounded scale
+    # gives the same decision without overflow. `<=` is false for NaN, so NaN counts as
+    # clipped.
     bounded = ops.where(scale > 2 * tau, constant(2 * tau, scale), scale)
     unclipped = bounded * root <= tau
-    # Not selected by `unclipped`, which compilers may compute twice, with two results.
+    # Not selected by `unclipped`: compilers may compute it twice, with two results.
     shrink = tau / nonzero(root)
-    # Selected, not multiplied by 1: shorter rows come back bit for bit.
+    # Selected, not multiplied by 1, so that shorter rows are returned bit for bit.
     clipped = ops.where(unclipped, rows, scaled * shrink)
     return clipped, shrink / ops.maximum(scale, shrink)
 
@@ -73,34 +73,34 @@ def _clip(rows, tau, p, axis):
 def _factored_norm(rows, p, axis):
     """Returns `rows / scale`, and the norm of each row as `scale * root`.
 
-    `scale` is the largest magnitude of the row and a constant: neither the norm nor
-    the clipped row depends on it. `root`, the norm of the row divided by it, lies in
-    [1, K], so that no power overflows or underflows. It is 0 for a row of zeros, and
-    NaN for one with an infinite entry.
+    `scale` is the largest magnitude of the row, without a gradient, because neither the
+    norm nor the clipped row depends on it. `root` is the norm of `rows / scale`. It
+    lies in [1, K], so no power overflows. It is 0 for a row of zeros, and NaN for a row
+    with an infinite entry.
     """
     tiny = float(np.finfo(backend.standardize_dtype(rows.dtype)).tiny)
     scale = ops.stop_gradient(row_maximum(ops.abs(rows), axis))
     scale = ops.where(scale < tiny, constant(tiny, scale), scale)
-    # Compilers multiply by the reciprocal of the divisor, and flush that to zero where
-    # it is no normal number.
+    # Compilers multiply by the reciprocal of the divisor, which they round to zero if
+    # it is not a normal number.
     quarter = ops.where(scale > 1, constant(0.25, scale), constant(1.0, scale))
     scaled = (rows * quarter) / (scale * quarter)
     return scaled, scale, _norm(scaled, p, axis)
 
 
 def _norm(rows, p, axis):
-    """Returns the norm of rows whose powers are in range.
+    """Returns the norm of rows whose powers do not overflow.
 
-    Its gradient is that of the smallest magnitude for p = 1 (zero at zero entries),
-    and the mean over the largest entries for p = inf.
+    Where the norm is not differentiable, its gradient is zero at zero entries (`p=1`),
+    and the mean over the largest entries (`p=inf`).
     """
     # Selected at zero, where the derivative of `ops.abs` is 1 on JAX.
     magnitude = ops.where(rows == 0, constant(0.0, rows), ops.abs(rows))
     if p == 1:
         return ops.sum(magnitude, axis, keepdims=True)
     if p == float("inf"):
-        # A mean: backends differ in whether a maximum notices NaN, which is not less
-        # than it, and in how its gradient divides between equals.
+        # Not the maximum, which differs between backends for NaN and in the gradient of
+        # equal entries. NaN is not less than the maximum, so it stays in the mean.
         largest = ops.logical_not(magnitude < row_maximum(magnitude, axis))
         weight = ops.cast(largest, rows.dtype)
         total = ops.sum(weight * magnitude, axis, keepdims=True)
@@ -114,5 +114,5 @@ def _norm(rows, p, axis):
 
 
 def _differentiable_at_zero(function, x):
-    """Applies a function that keeps 0, with derivatives of 0 there in place of NaN."""
+    """Applies a function that maps 0 to 0, with derivatives of 0 there, not NaN."""
     return ops.where(x == 0, x, function(nonzero(x)))

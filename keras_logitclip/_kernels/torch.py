@@ -1,15 +1,15 @@
-"""Clipping and its cross-entropy on PyTorch, for the norm of order 2.
+"""Clipping with the norm of order 2 and softmax cross-entropy, on PyTorch.
 
-With z a row of logits, n its norm and s = min(1, tau / n), the loss and its
-gradient for the weights y of the classes (one-hot for a class id) are
+Let z be a row of logits, n its norm, s = min(1, tau / n) and y the class weights
+(one-hot for a class id). The loss and its gradient are
 
     loss = sum_k y_k (log sum_j exp(s z_j) - s z_k)
     u = sum(y) softmax(s z) - y
     gradient = s (u - (u . z / n) z / n)    where n > tau, and u elsewhere
 
-The functions compute in place and keep, for the backward pass, one tensor of the size
+The functions compute in place. For the backward pass they keep one tensor of the size
 of the logits, which becomes the gradient. The transformations of `torch.func`, forward
-mode and derivatives of higher order take the plain form.
+mode and derivatives of higher order use the plain form.
 """
 
 import math
@@ -23,18 +23,18 @@ from keras_logitclip._kernels import plain
 # PyTorch's exp2 takes two fifths of the time of its exp, on CPUs.
 LOG2_E = 1 / math.log(2)
 
-# Elements computed at a time of half precision and of products to be summed. Twice as
-# many take a fifth less time and more memory. GPUs, slow to start, get a share of all.
+# Elements of a chunk, for half precision and for products to be summed. Twice as many
+# take a fifth less time, and more memory. GPUs start slowly, so they get this share.
 MIN_CHUNK, MIN_SHARE = 2**17, 1 / 64
 
-# Rows are squared in units of about 2**-52 tau, in float32: neither do the squares
-# vanish where the norm is tau, nor overflow where it is 8e34 tau.
+# Before rows are squared, they are scaled to a norm of about 2**-52 (in float32) if it
+# was tau. So the squares do not vanish at tau, nor overflow at 8e34 tau.
 EXPONENTS = {torch.float32: 52, torch.float64: 500}
 
 
 def serves(logits) -> bool:
-    """Whether this form can be used: not for tracing, as for ONNX and OpenVINO."""
-    return not torch.jit.is_tracing()  # It cannot record custom gradients.
+    """Returns whether this form can be used: not while ONNX or OpenVINO traces it."""
+    return not torch.jit.is_tracing()  # Tracing cannot record custom gradients.
 
 
 def logit_clip(logits, tau: float):
@@ -47,14 +47,14 @@ def logit_clip(logits, tau: float):
 def clipped_cross_entropy(labels, logits, tau: float, counted=None):
     """Computes the loss of each row; see `_kernels`."""
     if labels.ndim == 1:
-        labels = labels.long()  # What `gather` converts them to, at each call.
+        labels = labels.long()  # Otherwise `gather` converts them at each call.
     if _is_transformed(labels) or _is_transformed(logits):
         return plain.clipped_cross_entropy(labels, logits, tau, 2, counted)
     return _ClippedCrossEntropy.apply(labels, logits, tau, counted)
 
 
 def _is_transformed(x) -> bool:
-    """Whether a function of the tensor is vectorized, or differentiated forward."""
+    """Returns whether `torch.func` or forward mode transforms the tensor."""
     return not torch.compiler.is_compiling() and (
         torch._C._are_functorch_transforms_active()
         or torch._C._functorch.is_legacy_batchedtensor(x)
@@ -138,7 +138,7 @@ def _forward(labels, rows, tau):
     if are_ids:
         labels = labels.unsqueeze(-1)
         key = labels.clamp(0, rows.shape[-1] - 1)
-        # What is no class; all that follows from the factor becomes NaN.
+        # Invalid ids: everything computed from the multiplier becomes NaN.
         multiplier.masked_fill_(labels != key, math.nan)
     terms = torch.mul(rows, multiplier * LOG2_E, out=buffer).exp2_()
     total = terms.sum(-1, keepdim=True)
@@ -147,7 +147,7 @@ def _forward(labels, rows, tau):
         losses = total.div(terms.gather(-1, key)).log_()
         dot = dot - total * rows.gather(-1, key)
     else:
-        # Both terms are sums of positive ones: nothing cancels.
+        # All terms of both sums are positive, so nothing cancels.
         largest, key = rows.amax(-1, keepdim=True), labels.sum(-1, keepdim=True)
         distance = _sum_rows(lambda y, z, top: y * (top - z), labels, rows, largest)
         losses = (total / torch.exp2(largest * (multiplier * LOG2_E))).log_()
@@ -155,7 +155,7 @@ def _forward(labels, rows, tau):
         dot = dot.mul_(key) - total * (key * largest - distance)
     along = _along(dot, multiplier)
     if torch.compiler.is_compiling():
-        # Or the compiler leaves this to the backward pass, with more exponentials.
+        # Else, the backward pass would compute `dot`, with more exponentials.
         losses = torch.where(dot.isnan(), dot, losses)
     return losses.squeeze(-1), multiplier, total, key, along, multiplier / total, terms
 
@@ -178,29 +178,29 @@ def _gradient(labels, rows, tau, upstream, columns, terms=None):
 
 
 def _fused_gradient(labels, logits, tau, upstream, columns):
-    """Returns the same in the dtype of the logits, in one pass of a compiler."""
+    """Returns the gradient in the dtype of the logits, in one pass of a compiler."""
     multiplier, total, key, along, scale = columns
     pull, rows = upstream.unsqueeze(-1), logits.to(total.dtype)
     if labels.ndim == 1:
-        # Scattering takes another pass after a cast. Compared as numbers of the size
-        # of the others, exact up to 2**24 classes, or the pass takes a third longer.
+        # Scattering would take another pass after a cast. Comparing integers would take
+        # a third longer than floats, which are exact up to 2**24 classes.
         classes = torch.arange(rows.shape[-1], dtype=rows.dtype, device=rows.device)
         labels, key = torch.where(classes == key.to(rows.dtype), 1.0, 0.0), 1
-    # With `pull` in every term, or the compiler adds them up in the forward pass.
+    # Every term has `pull`, or the compiler would sum them in the forward pass.
     terms = torch.exp2(rows * (multiplier * LOG2_E)) * (pull * key)
     terms = terms - labels * (pull * total) - rows * (pull * along / tau**2)
     return (terms * scale).to(logits.dtype)
 
 
 def _mean(multiplier, counted):
-    """Returns the mean of s over the counted rows that are finite; 1 without any."""
+    """Returns the mean of s over the counted rows that are finite, or 1 without any."""
     if counted is not True:
         multiplier = torch.where(counted, multiplier.squeeze(-1), math.nan)
     return multiplier.nanmean().nan_to_num(nan=1.0)
 
 
 def _measure(rows, tau):
-    """Returns s of each row, NaN where squares overflow, and a tensor to write to."""
+    """Returns s of each row, NaN where squares overflow, and a tensor to overwrite."""
     scale = 2.0 ** -(math.frexp(tau)[1] + EXPONENTS[rows.dtype])  # Exact.
     scaled = rows * scale
     norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
@@ -209,13 +209,13 @@ def _measure(rows, tau):
 
 
 def _along(dot, multiplier):
-    """Returns tau^2 times the factor of a row in the projection to it, if clipped."""
-    # One after the other, because the square of s may vanish.
+    """Returns tau^2 times the factor of a row in its projection, 0 if not clipped."""
+    # Multiplied one after the other, because the square of s may vanish.
     return dot * multiplier * (multiplier * (multiplier < 1))
 
 
 def _sum_rows(terms, *rows):
-    """Sums the terms of each row, none of which are kept in memory."""
+    """Sums the terms of each row without keeping them in memory."""
     if torch.compiler.is_compiling():
         return terms(*rows).sum(-1, keepdim=True)
     sums = [terms(*chunk).sum(-1, keepdim=True) for chunk in _chunks(*rows)]
@@ -223,7 +223,7 @@ def _sum_rows(terms, *rows):
 
 
 def _chunks(*tensors):
-    """Returns the rows of all tensors in chunks; the second ones are logits."""
+    """Returns the rows of all tensors in chunks; the second tensor has the logits."""
     rows = tensors[1]
     elements = max(MIN_CHUNK, int(rows.numel() * MIN_SHARE))
     step = max(1, elements // max(1, rows.shape[-1]))
