@@ -204,7 +204,7 @@ def sums_over_labels(z):
 
 
 def range_of_sum(tau, classes, p):
-    """What `excess_risk_bound` takes for it, from its value for little noise."""
+    """Returns the range of the sum that `excess_risk_bound` uses, from its value."""
     rate = 1e-3
     bound = bounds.excess_risk_bound(tau, classes, rate, p)
     return bound * (classes - 1 - classes * rate) / rate

@@ -1,4 +1,4 @@
-"""What clipping the logits at `tau` guarantees. All but `loss_bounds` is NumPy."""
+"""Guarantees that follow from clipping the logits at `tau`."""
 
 from keras_logitclip.bounds._cross_entropy import Bounds
 from keras_logitclip.bounds._cross_entropy import closed_form_upper_bound

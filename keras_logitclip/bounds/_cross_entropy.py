@@ -1,4 +1,4 @@
-"""The range of cross-entropy over the logits of bounded norm."""
+"""The range of the cross-entropy of logits of bounded norm."""
 
 import math
 from typing import NamedTuple
@@ -13,29 +13,29 @@ from keras_logitclip.bounds._search import minimize
 
 
 class Bounds(NamedTuple):
-    """The smallest and the largest value of a loss."""
+    """Holds the smallest and the largest value of a loss."""
 
     lower: float
     upper: float
 
 
 def cross_entropy_bounds(tau: float, num_classes: int, p: float = 2) -> Bounds:
-    """Returns the smallest and the largest cross-entropy of clipped logits.
+    """Computes the smallest and the largest cross-entropy of clipped logits.
 
-    Both are attained: no logits of norm up to `tau` have a cross-entropy outside,
-    and some reach each end.
+    Both are attained: all logits of norm up to `tau` have a cross-entropy in this
+    range, and some reach each end.
 
-    The smallest: by Jensen's inequality the classes other than the label are equal,
-    and by Hölder's inequality the label can exceed them by `tau * spread(p)`, see
-    the formula.
+    At the smallest value, by Jensen's inequality all logits except that of the label
+    are equal. By Hölder's inequality, the label can exceed them by at most
+    `tau * spread`.
 
-    The largest: the label is at `-a`, and by flipping signs no other class is
-    negative. With `x = z**p` for those, the sum of `exp(x ** (1 / p))` is to be as
-    large as possible for a given sum of `x`. The function is concave for
-    `z < p - 1` and convex beyond, so that one class is at `b` and all others are at
-    the same `s <= b`. Either `s = b`, which is the smallest case with its signs
-    flipped, or the derivatives vanish at `b = s * exp((b - s) / (p - 1))`: this
-    leaves one unknown, `b - s`, which the norm determines and bisection finds.
+    At the largest value, the logit of the label is `-a`, and the others `z` are not
+    negative, because a change of sign would raise the loss. With `x = z**p`, the sum of
+    `exp(x ** (1 / p))` is maximal for a given sum of `x`. This function is concave for
+    `z < p - 1` and convex beyond, so one logit is `b` and all others are the same
+    `s <= b`. Either `s = b`, which is the smallest case with opposite signs, or the
+    derivatives vanish at `b = s * exp((b - s) / (p - 1))`. Then `b - s` is the only
+    unknown. The norm determines it, and bisection finds it.
 
     Formula:
 
@@ -80,11 +80,11 @@ def cross_entropy_bounds(tau: float, num_classes: int, p: float = 2) -> Bounds:
 
 
 def closed_form_upper_bound(tau: float, num_classes: int, p: float = 2) -> float:
-    """Returns a simple upper bound of the cross-entropy of clipped logits.
+    """Computes a simple upper bound of the cross-entropy of clipped logits.
 
-    By Hölder's inequality two logits differ by at most `2 ** (1 / q) * tau`. The
-    bound supposes that all classes exceed the label by that much at once, which
-    takes `p` of 1 or infinity, or two classes. `cross_entropy_bounds` has the
+    By Hölder's inequality, two logits differ by at most `2 ** (1 - 1 / p) * tau`. The
+    bound assumes that all other classes exceed the label by that much. It is attained
+    for two classes, or if `p` is 1 or infinity. `cross_entropy_bounds` computes the
     largest value itself.
 
     Formula:
@@ -100,6 +100,9 @@ def closed_form_upper_bound(tau: float, num_classes: int, p: float = 2) -> float
         p: Order of the norm, a number of at least 1; `float("inf")` is the
             maximum norm. Defaults to `2`.
 
+    Returns:
+        The upper bound.
+
     Raises:
         ValueError: If an argument is out of range.
 
@@ -114,10 +117,10 @@ def closed_form_upper_bound(tau: float, num_classes: int, p: float = 2) -> float
 
 
 def paper_cross_entropy_bounds(tau: float, num_classes: int) -> Bounds:
-    """Returns the bounds of the paper, which hold for a norm of any order.
+    """Computes the bounds of the paper, which hold for a norm of any order.
 
-    They are those of the maximum norm, the largest ball. For the other norms
-    `cross_entropy_bounds` are tighter.
+    They are the bounds of the maximum norm, whose ball contains all others. For other
+    norms, `cross_entropy_bounds` is tighter.
 
     Formula:
 
@@ -154,13 +157,13 @@ def spread(num_classes: int, p: float) -> float:
     """Returns how far one logit can be above all others if the norm is 1."""
     if p == 1:
         return 1.0
-    # -q / p and 1 / q, for p of infinity, too.
+    # -q / p and 1 / q, in a form that also works for infinite p.
     exponent, inverse_of_q = -1 / (p - 1), 1 - 1 / p
     return (1 + (num_classes - 1) ** exponent) ** inverse_of_q
 
 
 def softplus(x: float) -> float:
-    """Returns log(1 + exp(x)), which does not overflow."""
+    """Returns log(1 + exp(x)) without overflow."""
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
@@ -171,22 +174,21 @@ def _check(tau, num_classes, p):
 def _upper_with_one_large(tau, num_classes, p):
     """Returns the largest loss with `b > s`, or minus infinity if there is none.
 
-    The norm falls with `b - s`, then grows. Of the two solutions the one with the
-    larger difference is the maximum; between it and `b = s` the other one is a
-    minimum.
+    As a function of `b - s`, the norm falls and then grows, so there are two solutions.
+    The one with the larger difference is the maximum, and the other one is a minimum.
     """
 
     def log_norm(gap):
         return _stationary_point(gap, num_classes, p)[-1]
 
-    # At a gap of tau, b alone exceeds it.
+    # At a gap of tau, b alone is larger than tau.
     shortest = minimize(log_norm, 1e-9 * tau, tau)
     if log_norm(shortest) >= math.log(tau):
         return -math.inf
     gap = bisect(lambda gap: log_norm(gap) - math.log(tau), shortest, tau)
     log_a, log_b, log_s, log_norm_there = _stationary_point(gap, num_classes, p)
-    # Scaled to the norm exactly: then rounding of the gap has no effect to first
-    # order, and none of the results is beyond the maximum.
+    # Scaled to a norm of exactly tau. Then a rounding error of the gap has no effect to
+    # first order, and no result is above the maximum.
     a, b, s = (
         tau * math.exp(log_x - log_norm_there) for log_x in (log_a, log_b, log_s)
     )
@@ -196,8 +198,8 @@ def _upper_with_one_large(tau, num_classes, p):
 def _stationary_point(gap, num_classes, p):
     """Returns the logarithms of `a`, `b`, `s` and of their norm for `gap = b - s`.
 
-    As `b / s` is `exp(gap / (p - 1))`, the gap determines both; then the derivative
-    by `a` vanishes where `(a / b) ** (p - 1)` is `1 + (K - 2) * exp(-gap)`.
+    Because `b / s` is `exp(gap / (p - 1))`, the gap determines both. The derivative by
+    `a` vanishes where `(a / b) ** (p - 1)` is `1 + (K - 2) * exp(-gap)`.
     """
     others = math.log(num_classes - 2)
     log_b = np.log(gap) - np.log(-np.expm1(-gap / (p - 1)))

@@ -1,8 +1,9 @@
-"""How much clean risk the minimizer of the noisy risk can lose."""
+"""Bounds of the clean risk that a minimizer of the noisy risk loses."""
 
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_logitclip._arguments import check_num_classes
 from keras_logitclip._arguments import check_p
@@ -16,23 +17,23 @@ from keras_logitclip.bounds._search import minimize
 def excess_risk_bound(
     tau: float, num_classes: int, noise_rate: float, p: float = 2
 ) -> float:
-    """Returns what symmetric noise can cost a clipped model, in cross-entropy.
+    """Computes a bound of the excess risk under symmetric noise.
 
-    Of the models that some architecture can be, let one minimize the risk R, the
-    mean cross-entropy of clean labels, and another one the risk with noisy labels.
-    R of the latter exceeds R of the former by no more than the bound: the smaller
-    `tau`, the less the noise can change, whatever the data. With `S` the sum of a
-    sample's losses over all labels,
+    Let one model of some architecture minimize the risk R, the mean cross-entropy with
+    clean labels, and let another one minimize the risk with noisy labels. The R of the
+    second exceeds the R of the first by at most the bound, whatever the data. The
+    smaller `tau`, the smaller the bound. With `S`, the sum of a sample's losses over
+    all labels,
 
         noisy risk = (1 - K * noise_rate / (K - 1)) * R + noise_rate / (K - 1) * E[S]
 
-    so that the two models differ in R by as much as the range of `S` permits. No
-    more than the range of the loss itself is possible, either.
+    so the range of `S` limits the difference of the two risks. The range of the loss
+    itself limits it, too.
 
-    `S` is smallest for equal logits. For `p` of 1, 2 and infinity its maximum is
-    exact: the ends of the ball are single logits (1), signs (infinity), or, as `S`
-    is the same for logits with their mean subtracted, which are shorter, one logit
-    above all others (2). A ball of another order is put into these three.
+    `S` is smallest for equal logits. Its maximum is exact for the orders 1 (at a single
+    logit that is not zero), infinity (at logits of `tau` and `-tau`) and 2 (at one
+    logit above all others with the mean zero). For other orders, the ball is enclosed
+    in balls of these three.
 
     Formula:
 
@@ -51,6 +52,9 @@ def excess_risk_bound(
             them equally likely. A number in `[0, (num_classes - 1) / num_classes)`.
         p: Order of the norm, a number of at least 1; `float("inf")` is the
             maximum norm. Defaults to `2`.
+
+    Returns:
+        The bound, in the unit of the cross-entropy.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -78,22 +82,25 @@ def excess_risk_bound(
 
 
 def class_dependent_excess_risk_bound(
-    tau: float, matrix, p: float = 2, class_frequencies=None
+    tau: float,
+    matrix: ArrayLike,
+    p: float = 2,
+    class_frequencies: ArrayLike | None = None,
 ) -> float:
-    """Returns what noise with this transition matrix can cost a clipped model.
+    """Computes a bound of the excess risk under noise that depends on the class.
 
-    Like `excess_risk_bound`, for noise that depends on the class. Nothing is assumed
-    of the data or of the smallest clean risk, which clipping keeps away from zero.
-    Nor does the true class have to be the most frequent label, but without that the
-    bound is hardly below the whole range of the loss.
+    This is `excess_risk_bound` for a transition matrix. It assumes nothing about the
+    data or about the smallest clean risk, which clipping keeps above zero. The true
+    class need not be the most frequent label, but otherwise the bound is hardly below
+    the range of the loss.
 
-    For any `a > 0`, the noisy risk of a class `i` is `a` times its clean risk plus
-    the losses of all labels with the weights `matrix[i] - a * onehot(i)`. As the
-    noisy risk of the one model is no larger than that of the other, their clean
-    risks differ by at most the range of those weighted losses, divided by `a`. A
-    common part `c` of the weights counts by the range of the sum of the losses, as
-    with symmetric noise, and the rest by the range of one loss. The returned bound
-    is that of the best `a` and `c`.
+    For any `a > 0`, the noisy risk of a class `i` is `a` times its clean risk plus the
+    losses of all labels with the weights `matrix[i] - a * onehot(i)`. The model that
+    minimizes the noisy risk has the smaller one. So the clean risks differ by at most
+    the range of these weighted losses, divided by `a`. A part `c` that the weights have
+    in common contributes with the range of the sum of the losses, as with symmetric
+    noise. The rest contributes with the range of one loss. The bound uses the best `a`
+    and `c`.
 
     Formula:
 
@@ -110,8 +117,11 @@ def class_dependent_excess_risk_bound(
             the probability of label `j` for class `i`.
         p: Order of the norm, a number of at least 1; `float("inf")` is the
             maximum norm. Defaults to `2`.
-        class_frequencies: Probabilities of the true classes. Defaults to `None`,
-            for a bound that holds for all of them.
+        class_frequencies: Probabilities of the true classes. Defaults to `None`, which
+            means a bound for all frequencies.
+
+    Returns:
+        The bound, in the unit of the cross-entropy.
 
     Raises:
         ValueError: If an argument is out of range, or the rows of the matrix or the
@@ -141,7 +151,7 @@ def class_dependent_excess_risk_bound(
     if tau == math.inf:
         return math.inf
     lower, upper = cross_entropy_bounds(tau, len(matrix), p)
-    # The ranges relative to that of one loss: any tau gives moderate numbers.
+    # Relative to the range of one loss, the numbers are moderate for any tau.
     relative = _range_of_sum(tau, len(matrix), p) / (upper - lower)
     relative = min(relative, len(matrix))
 
@@ -150,7 +160,7 @@ def class_dependent_excess_risk_bound(
         mean = ranges.max() if frequencies is None else frequencies @ ranges
         return mean / a
 
-    # It falls, then grows; beyond the largest entry of the diagonal it exceeds 1.
+    # The bound falls, then grows. It exceeds 1 beyond the largest diagonal entry.
     largest = matrix.diagonal().max()
     best = bound(minimize(bound, 1e-6 * largest, largest)) if largest > 0 else 1.0
     return (upper - lower) * float(min(best, 1.0))
@@ -159,9 +169,9 @@ def class_dependent_excess_risk_bound(
 def _range_of_sum(tau, num_classes, p):
     """Returns the largest S - K log K, exact for the orders 1, 2 and infinity.
 
-    Between those orders the extreme logits have several values, and how many
-    classes share each is no smooth question. Of the balls that contain such a ball,
-    the best one counts.
+    For other orders, the extreme logits have several values, and the number of classes
+    with each value cannot be optimized smoothly. So the result is the smallest range
+    over the balls of these orders that contain the ball.
     """
     if tau == math.inf:
         return math.inf
@@ -188,7 +198,7 @@ def _range_in_ball_2(radius, num_classes):
 
 
 def _range_in_cube(radius, num_classes):
-    # S is concave in the share of the classes at the upper end, here at its maximum.
+    # S is concave in the share of the classes at the upper end. This is its maximum.
     share = 0.5
     if radius > 1e-6:
         share = 1 / (2 * radius) - 1 / math.expm1(min(2 * radius, 700.0))
@@ -200,10 +210,10 @@ def _range_in_cube(radius, num_classes):
 
 
 def _excess_of_sum(values, counts, num_classes):
-    """Returns S - K log K for logits of few values, each for so many classes.
+    """Returns S - K log K for logits with these values and numbers of classes.
 
-    That is K log mean(exp(z - mean(z))). For small logits the terms of first order
-    are left out, since they cancel.
+    It equals K log mean(exp(z - mean(z))). For small logits, the terms of first order
+    are left out, because they cancel.
     """
     values, shares = np.array(values), np.array(counts) / num_classes
     values = values - shares @ values
@@ -215,15 +225,15 @@ def _excess_of_sum(values, counts, num_classes):
 
 
 def _second_order(x):
-    """Returns exp(x) - 1 - x, which does not cancel where x is close to 0."""
+    """Returns exp(x) - 1 - x without cancellation where x is close to 0."""
     return np.where(np.abs(x) < 1e-5, x * x / 2 * (1 + x / 3), np.expm1(x) - x)
 
 
 def _ranges(weights, relative):
     """Returns the ranges of the weighted losses, for the best common part.
 
-    They fall with the common part as long as more weights are above it than below
-    it and `relative` together.
+    A range falls with the common part while the number of weights above it is larger
+    than `relative` plus the number of weights below it.
     """
     classes = weights.shape[1]
     place = classes - math.ceil((classes + relative) / 2)
@@ -236,7 +246,7 @@ def _check_frequencies(class_frequencies, num_classes):
         return None
     frequencies = np.asarray(class_frequencies)
     fits = frequencies.shape == (num_classes,) and frequencies.dtype.kind in "iuf"
-    # Negated, so that NaN is refused as well.
+    # Negated so that NaN is refused, too.
     if not fits or not (
         (frequencies >= 0).all() and abs(frequencies.sum() - 1) <= 1e-6
     ):

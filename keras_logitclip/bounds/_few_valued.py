@@ -1,4 +1,4 @@
-"""A search among the logits of bounded norm that have few different values."""
+"""A search for the extreme values of a function over logits of bounded norm."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 _ROUNDS = 150
-# After so many rounds only the most promising kinds are followed.
+# After this many rounds, only the most promising kinds are kept.
 _FIRST_ROUNDS = 15
-_FOLLOWED = 2
-# Shorter steps change no digit: the values do not differ to first order.
+_KEPT = 2
+# Near an extreme value, shorter steps change no digit.
 _SHORTEST_STEP = 1e-8
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """Kinds of logits, each with a label and with groups of classes of equal logits.
+    """Describes kinds of logits: a label, and groups of classes with equal logits.
 
     Attributes:
         labels: The label of each kind.
@@ -33,10 +33,10 @@ class Kinds:
 
 
 def kinds_for_symmetric_losses(num_classes: int) -> Kinds:
-    """Returns logits with one value for the label, one for another class, and two.
+    """Returns kinds with one value for the label, one for a second class, and two more.
 
-    To the loss all classes but the label are the same: what remains to choose is how
-    many of them have the one value and how many the other.
+    The loss treats all classes except the label alike. So kinds differ only in how many
+    classes have the third value and how many the fourth.
     """
     order = np.arange(num_classes)
     numbers = np.geomspace(1, max(num_classes - 2, 1), 9).round().astype(int)
@@ -51,7 +51,7 @@ def kinds_for_symmetric_losses(num_classes: int) -> Kinds:
 
 
 def kinds_for_other_losses(num_classes: int) -> Kinds:
-    """Returns logits without anything in common, once for each label."""
+    """Returns a kind for each label, in which all logits can differ."""
     labels = np.arange(num_classes, dtype="int32")
     groups = np.tile(labels, (num_classes, 1))
     return Kinds(labels, groups, np.ones_like(groups))
@@ -60,16 +60,16 @@ def kinds_for_other_losses(num_classes: int) -> Kinds:
 def extreme_values(
     function: Callable, kinds: Kinds, radius: float, p: float, at_once: int
 ) -> tuple[float, float]:
-    """Returns the smallest and the largest value that a search finds in a ball.
+    """Returns the smallest and the largest value that a search in a ball finds.
 
-    Random steps from the best point so far, for each end and each kind of logits:
-    longer ones while they lead on, shorter ones otherwise. The random numbers are
-    always the same. A point has one coordinate for each group, the norm of its
-    logits relative to the radius, with their sign.
+    For each end and each kind of logits, the search takes random steps from the best
+    point so far. Steps grow after a success and shrink otherwise. The random numbers
+    are always the same. A point has one coordinate for each group: the signed norm of
+    the group's logits, relative to the radius.
 
     Args:
-        function: Takes class ids of shape `(N,)` and logits of shape `(N, K)`,
-            returns values of shape `(N,)`.
+        function: Function of class ids of shape `(N,)` and logits of shape `(N, K)`
+            that returns values of shape `(N,)`.
         kinds: The kinds of logits to search among.
         radius: Largest norm of the logits.
         p: Order of the norm.
@@ -91,9 +91,9 @@ def extreme_values(
     proposals = min(8 * best.shape[1], 64)
     for round_ in range(_ROUNDS):
         if round_ == _FIRST_ROUNDS:
-            followed = _most_promising(values, signs)
-            kinds, signs = kinds.select(followed), signs[followed]
-            best, values, steps = best[followed], values[followed], steps[followed]
+            kept = _most_promising(values, signs)
+            kinds, signs = kinds.select(kept), signs[kept]
+            best, values, steps = best[kept], values[kept], steps[kept]
         noise = rng.normal(size=(len(best), proposals, best.shape[1]))
         points = _into_ball(best[:, None] + steps[:, None, None] * noise, p)
         proposed, proposed_values = best_of(points)
@@ -103,18 +103,18 @@ def extreme_values(
         steps = steps * np.where(better, 1.3, 0.7)
         if steps.max() < _SHORTEST_STEP:
             break
-    # Plus zero: no zero is negative.
+    # Adding zero turns -0.0 into 0.0.
     return 0.0 - values[signs < 0].max(), 0.0 + values[signs > 0].max()
 
 
 def _most_promising(values, signs):
     order = np.argsort(values)
-    ends = [order[signs[order] == sign][-_FOLLOWED:] for sign in (-1, 1)]
+    ends = [order[signs[order] == sign][-_KEPT:] for sign in (-1, 1)]
     return np.concatenate(ends)
 
 
 def _starts(kinds):
-    """Returns points of each kind: single groups, others, against all, and pairs."""
+    """Returns points of each kind: a group, the others, one against all, and pairs."""
     groups = kinds.sizes.shape[1]
     one = np.eye(groups)
     label = one[kinds.labels][:, None]
@@ -126,15 +126,15 @@ def _starts(kinds):
 
 
 def _into_ball(points, p):
-    """Moves the points outside of the ball of radius 1 to its surface."""
-    # First the box around it: the faces of one with p of infinity would be missed
-    # along rays, and high powers of large numbers overflow.
+    """Moves points outside of the unit ball to its surface."""
+    # First into the box around it. Scaling alone would miss the faces of the ball for
+    # infinite p, and high powers of large numbers overflow.
     points = np.clip(points, -1, 1)
     return points / np.maximum(np.linalg.norm(points, p, -1, keepdims=True), 1)
 
 
 def _values(function, kinds, points, radius, p, at_once):
-    """Returns the values of some points for each kind."""
+    """Returns the values of the points of each kind."""
     number = points.shape[1]
     values = np.empty(len(points) * number)
     for start in range(0, len(values), at_once):

@@ -1,4 +1,4 @@
-"""The range of any loss over the logits of bounded norm. Alone here, needs Keras."""
+"""The range of any loss of logits of bounded norm, computed with Keras."""
 
 import math
 from collections.abc import Callable
@@ -18,35 +18,36 @@ from keras_logitclip.bounds._few_valued import kinds_for_symmetric_losses
 from keras_logitclip.losses._inner import call_inner_loss
 from keras_logitclip.losses._inner import standardize_inner_loss
 
-# Logits to evaluate at once.
+# Number of logits to evaluate at a time.
 _CHUNK = 2**21
 
 
-def loss_bounds(loss, tau: float, num_classes: int, p: float = 2) -> Bounds:
-    """Returns the smallest and the largest value of a loss of clipped logits.
+def loss_bounds(
+    loss: keras.losses.Loss | str | Callable, tau: float, num_classes: int, p: float = 2
+) -> Bounds:
+    """Computes the smallest and the largest value of a loss of clipped logits.
 
-    **Exact** for the losses that depend on the probability of the label alone and
-    fall with it, which they say by `falls_with_probability = True`: `CrossEntropy`,
+    The bounds are **exact** for losses that depend only on the probability of the label
+    and fall with it (`falls_with_probability = True`): `CrossEntropy`,
     `GeneralizedCrossEntropy`, `Focal`, `JensenShannon` and others, and each
-    `ActivePassive` of two of them. The most and the least probable label are those
-    of `cross_entropy_bounds`, for any number of classes.
+    `ActivePassive` of two of them. They follow from `cross_entropy_bounds`, for any
+    number of classes.
 
-    **Numerical** for all others: values that a search has found, so that the true
-    range can be a little wider. The losses that treat all classes but the label
-    alike (`treats_other_classes_alike = True`) are searched where their extremes
-    lie, among logits of at most four different values; time grows with the number of
-    classes, up to half a minute or so for 100,000. The rest, such as
-    `ForwardCorrection`, and functions of your own, is searched label by label and in
-    all logits at once, which takes long and finds less from a hundred classes on.
+    They are **numerical** for all other losses: a search finds them, and the true range
+    can be a little wider. For losses that treat all classes except the label alike
+    (`treats_other_classes_alike = True`), the search covers logits with at most four
+    different values, where the extremes lie. Its time grows with the number of classes,
+    to about half a minute for 100,000. For the rest, such as `ForwardCorrection` and
+    your own functions, the search covers each label and all logits. It is slow and less
+    accurate with more than a hundred classes.
 
     The loss is computed by the current backend: in float64 on TensorFlow and
     PyTorch, in float32 elsewhere.
 
     Args:
-        loss: A loss that takes logits and class ids: an instance, one of
-            `keras_logitclip.losses` or of Keras, a name of a Keras loss, or a
-            function `(y_true, y_pred)`. Without `LogitClipLoss`: the clipping is
-            given by the other arguments.
+        loss: A loss that takes logits and class ids: an instance, the name of a Keras
+            loss, or a function `(y_true, y_pred)`. Do not wrap it in a `LogitClipLoss`,
+            because the other arguments describe the clipping.
         tau: Threshold of the norm, a finite number greater than zero.
         num_classes: Number of classes, at least 2.
         p: Order of the norm, a number of at least 1; `float("inf")` is the
@@ -71,8 +72,8 @@ def loss_bounds(loss, tau: float, num_classes: int, p: float = 2) -> Bounds:
     tau, num_classes, p = check_tau(tau), check_num_classes(num_classes), check_p(p)
     if tau == math.inf:
         raise ValueError(
-            "Invalid value for argument `tau`: expected a finite number, since many "
-            f"losses of logits of any length have no bounds. Received: tau={tau}"
+            "Invalid value for argument `tau`: expected a finite number, because many "
+            f"losses of unclipped logits have no bounds. Received: tau={tau}"
         )
     loss = standardize_inner_loss(loss, activation=None, axis=-1)
     if getattr(loss, "falls_with_probability", False):
@@ -83,7 +84,7 @@ def loss_bounds(loss, tau: float, num_classes: int, p: float = 2) -> Bounds:
 
 
 def _bounds_from_cross_entropy(loss, cross_entropies) -> Bounds:
-    # Two classes do: their logits (x, 0) have the cross-entropy log(1 + exp(-x)).
+    # Two classes are enough: logits (x, 0) have the cross-entropy log(1 + exp(-x)).
     tiny = np.finfo("float64").tiny
     values = np.maximum(cross_entropies, tiny)
     x = -values - np.log(-np.expm1(-values))
@@ -116,7 +117,7 @@ def _values(loss: Callable, labels, logits) -> np.ndarray:
     if np.isnan(losses).any():
         first = int(np.isnan(losses).argmax())
         raise ValueError(
-            "Expected a loss that is a number for all class ids and clipped logits. "
+            "Expected a loss that is not NaN for any class id and clipped logits. "
             f"Received: NaN for class {labels[first]} and logits up to "
             f"{np.abs(logits[first]).max():.4g}"
         )
@@ -124,7 +125,7 @@ def _values(loss: Callable, labels, logits) -> np.ndarray:
 
 
 def _check_all_count(losses) -> None:
-    """Raises an error if the loss ignores a class, of which the values say nothing."""
+    """Raises an error if the loss ignores a class, whose values are then unknown."""
     mask = mask_of(losses)
     if mask is not None and not keras.ops.convert_to_numpy(mask).all():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The most probable that a class can be, and the thresholds that follow from it."""
+"""The largest probability of a class, and the thresholds that follow from it."""
 
 import math
 
@@ -10,9 +10,9 @@ from keras_logitclip.bounds._cross_entropy import spread
 
 
 def max_probability(tau: float, num_classes: int, p: float = 2) -> float:
-    """Returns the largest probability that clipped logits can give to a class.
+    """Computes the largest probability that clipped logits can give to a class.
 
-    It is that of the smallest cross-entropy, see `cross_entropy_bounds`.
+    It is `exp(-lower)` with the smallest cross-entropy of `cross_entropy_bounds`.
 
     Formula:
 
@@ -28,6 +28,9 @@ def max_probability(tau: float, num_classes: int, p: float = 2) -> float:
         p: Order of the norm, a number of at least 1; `float("inf")` is the
             maximum norm. Defaults to `2`.
 
+    Returns:
+        The probability.
+
     Raises:
         ValueError: If an argument is out of range.
 
@@ -41,9 +44,9 @@ def max_probability(tau: float, num_classes: int, p: float = 2) -> float:
 
 
 def tau_for_probability(probability: float, num_classes: int, p: float = 2) -> float:
-    """Returns the smallest threshold at which a class can have this probability.
+    """Computes the smallest threshold at which a class can have this probability.
 
-    The inverse of `max_probability`.
+    It is the inverse of `max_probability`.
 
     Formula:
 
@@ -53,11 +56,13 @@ def tau_for_probability(probability: float, num_classes: int, p: float = 2) -> f
     ```
 
     Args:
-        probability: Probability that has to be possible, a number in
-            `(1 / num_classes, 1)`.
+        probability: The probability, a number in `(1 / num_classes, 1)`.
         num_classes: Number of classes, at least 2.
         p: Order of the norm, a number of at least 1; `float("inf")` is the
             maximum norm. Defaults to `2`.
+
+    Returns:
+        The threshold.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -80,16 +85,15 @@ def tau_for_probability(probability: float, num_classes: int, p: float = 2) -> f
 
 
 def tau_for_noise_rate(noise_rate: float, num_classes: int, p: float = 2) -> float:
-    """Returns the smallest threshold that does not underfit symmetric noise.
+    """Computes the smallest threshold that does not underfit symmetric noise.
 
-    Where a label is wrong with probability `noise_rate`, a perfect model gives the
-    true class the probability `1 - noise_rate`, and the smallest noisy risk needs
-    no more: the threshold is `tau_for_probability(1 - noise_rate)`. With a smaller
-    one no model is as sure as it should be; a larger one leaves room to memorize.
+    If a label is wrong with probability `noise_rate`, a perfect model gives the true
+    class the probability `1 - noise_rate`. The threshold that allows this is
+    `tau_for_probability(1 - noise_rate)`. With a smaller one, no model can be as
+    certain as it should be. A larger one leaves room to memorize.
 
-    It is about probabilities. To predict the right class a model need not be that
-    sure: smaller thresholds were measured to be better (README, "The learning rate,
-    and tau").
+    A model can predict the right class without being that certain, and smaller
+    thresholds had better accuracies in our measurements (docs/choosing_tau.md).
 
     Args:
         noise_rate: Probability that a label is replaced by another class, all of
@@ -114,7 +118,7 @@ def tau_for_noise_rate(noise_rate: float, num_classes: int, p: float = 2) -> flo
     noise_rate = check_noise_rate(noise_rate, num_classes)
     if noise_rate == 0:
         return math.inf
-    # Without the difference 1 - noise_rate, in which a small rate would vanish.
+    # Without the difference `1 - noise_rate`, which would round off a small rate.
     excess = (num_classes - 1 - num_classes * noise_rate) / noise_rate
     return math.log1p(excess) / spread(num_classes, p)
 

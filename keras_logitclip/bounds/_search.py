@@ -1,4 +1,4 @@
-"""Searching along one dimension."""
+"""Searches in one dimension."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,9 @@ _ROUNDS = 12
 
 
 def minimize(function: Callable, low: float, high: float) -> float:
-    """Returns where a function that falls, then grows, is smallest in an interval.
+    """Returns the minimizer in an interval of a function that falls, then grows.
 
-    Looks at points of equal distances, and again between the neighbors of the best
-    one.
+    Each round evaluates equidistant points between the neighbours of the best one.
     """
     for _ in range(_ROUNDS):
         points = np.linspace(low, high, _POINTS)
@@ -22,7 +21,7 @@ def minimize(function: Callable, low: float, high: float) -> float:
 
 
 def bisect(function: Callable, low: float, high: float) -> float:
-    """Returns where a function that grows from below zero to above it is zero."""
+    """Returns the zero of a growing function."""
     middle = (low + high) / 2
     while low < middle < high:
         low, high = (middle, high) if function(middle) < 0 else (low, middle)
