@@ -1,4 +1,4 @@
-"""Other bytes for the files of a test, and a limit of what reading them may take."""
+"""Damages files of a test, and limits memory and time of reading them."""
 
 import contextlib
 import time
@@ -21,7 +21,7 @@ reproducibly = settings(
 
 @contextlib.contextmanager
 def little(memory=16 * MIB, seconds=1.0):
-    """Checks that what is done takes little memory and time of the processor."""
+    """Checks that the block takes little memory and processor time."""
     tracemalloc.start()
     start = time.process_time()
     try:
@@ -35,7 +35,7 @@ def little(memory=16 * MIB, seconds=1.0):
 
 @st.composite
 def _changes(draw):
-    """A change of bytes: flipped bits, or another piece in the place of one."""
+    """Draws a change of bytes: flipped bits, or a replaced piece."""
     place = draw(st.floats(0, 1))
     if draw(st.booleans()):
         mask = draw(st.integers(1, 255))
@@ -53,7 +53,7 @@ def _replaced(data, place, length, by):
 
 @st.composite
 def damages(draw):
-    """A function that returns bytes with one to three changes, or only their start."""
+    """Draws a function that changes bytes one to three times, or truncates them."""
     if draw(st.integers(0, 4)) == 0:
         place = draw(st.floats(0, 1, exclude_max=True))
         return lambda data: data[: int(place * len(data))]

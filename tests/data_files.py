@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its strings, and names NumPy as it did."""
+    """Writes bytes and the names of NumPy as Python 2 did."""
 
     dispatch = pickle._Pickler.dispatch.copy()
 
@@ -62,7 +62,14 @@ def torch_legacy(data):
     return magic + pickle.dumps(1001, 2) + system + data + LEGACY_END
 
 
-CONTAINERS = {"plain": bytes, "zip": torch_zip, "legacy": torch_legacy}
+def npy(data):
+    """Returns the header that `numpy.save` writes before a pickled dictionary."""
+    file = io.BytesIO()
+    np.save(file, np.array({}), allow_pickle=True)
+    return file.getvalue().partition(b"\n")[0] + b"\n" + data
+
+
+CONTAINERS = {"plain": bytes, "zip": torch_zip, "legacy": torch_legacy, "npy": npy}
 
 
 def write_idx(path, array):

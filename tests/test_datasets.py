@@ -46,6 +46,11 @@ def check_dataset(data, name, images, labels, num_test):
     np.testing.assert_array_equal(data.y_train, labels[:-num_test])
     np.testing.assert_array_equal(data.y_test, labels[-num_test:])
     assert data.class_names == CLASS_NAMES[name]
+    (x_train, y_train), (x_test, y_test) = data.splits()
+    assert x_train is data.x_train
+    assert y_train is data.y_train
+    assert x_test is data.x_test
+    assert y_test is data.y_test
     for array in data[:4]:
         array[:1] = 0  # Writable, as what `keras.datasets` returns.
 
@@ -138,6 +143,15 @@ def test_digits():
     np.testing.assert_allclose(shares, 0.2, atol=0.005)
 
 
+def test_a_dataset_tells_its_sizes_and_range(tmp_path):
+    images, _ = write_cifar("cifar10", tmp_path)
+    data = datasets.load("cifar10", tmp_path)
+    assert images[:10].max() == 255
+    assert repr(data) == (
+        "Dataset(10 images to train on, 2 to test on, 32x32x3, 0..255, 10 classes)"
+    )
+
+
 def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match="pip install scikit-learn"):
@@ -172,7 +186,9 @@ def test_one_mnist_is_not_taken_for_the_other(tmp_path, monkeypatch):
     digest = _idx.hashlib.md5(data).hexdigest()
     monkeypatch.setitem(_idx._MD5, "fashion_mnist", digest)
     datasets.load("fashion_mnist", tmp_path)
-    with pytest.raises(ValueError, match="of 'mnist'. Received: .* of 'fashion_mnist'"):
+    with pytest.raises(
+        ValueError, match="of 'mnist'. Received: .* belongs to 'fashion_mnist'"
+    ):
         datasets.load("mnist", tmp_path)
 
 
@@ -296,8 +312,32 @@ def test_human_labels_of_the_first_images(tmp_path):
         datasets.load_human_labels(path, "worse", CLEAN[[1, 0, *range(2, 45)]])
 
 
+@pytest.mark.parametrize(
+    ("contents", "kind"), [(cifar10n(), "worse"), (cifar100n(), "noisy")]
+)
+def test_human_labels_without_labels_to_compare_with(contents, kind, tmp_path):
+    path = write_labels(tmp_path / "labels.pt", contents)
+    noisy = datasets.load_human_labels(path, kind)
+    np.testing.assert_array_equal(noisy.labels, contents[f"{kind}_label"])
+    np.testing.assert_array_equal(noisy.clean, contents["clean_label"])
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)], ids=str)
+def test_human_labels_in_the_order_of_tfds(version, tmp_path):
+    path = tmp_path / "CIFAR-10_human_ordered.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array(file, np.array(cifar10n()), version)
+    noisy = datasets.load_human_labels(path, "worse", CLEAN)
+    np.testing.assert_array_equal(noisy.labels, cifar10n()["worse_label"])
+    message = (
+        "`y_train`, .* TensorFlow Datasets.* `.pt` file. Received: y_train=None, path="
+    )
+    with pytest.raises(ValueError, match=message):
+        datasets.load_human_labels(path, "worse")
+
+
 BAD_Y_TRAIN = {
-    "column": (CLEAN[:, None], r"`y_train.ravel\(\)`. Received: .*\(50, 1\)"),
+    "column": (CLEAN[:, None], r"`np.ravel\(y_train\)`. Received: .*\(50, 1\)"),
     "floats": (CLEAN / 1.0, "`y_train`: .*dtype float64"),
     "range": (CLEAN + 1, "Received: 10 at position 9"),
 }
@@ -315,6 +355,7 @@ BAD_LABEL_FILES = {
     "no-clean": ({"worse_label": CLEAN}, "expected an array `clean_label`"),
     "list": (cifar10n(worse_label=[0]), "expected an array `worse_label`"),
     "floats": (cifar10n(worse_label=CLEAN / 1.0), "dtype 'f8'"),
+    "array": (CLEAN, "expected a complete pickle of a dictionary"),
     "range": (cifar10n(worse_label=CLEAN + 1), r"worse_label.*in \[0, 10\)"),
     "count": (cifar10n(worse_label=CLEAN[:9]), "Received: 9 and 50"),
 }
@@ -356,7 +397,9 @@ def test_the_real_fashion_mnist():
         "T-shirt/top",
     ]
     assert data.x_train.mean() == pytest.approx(72.94, abs=0.005)
-    with pytest.raises(ValueError, match="of 'mnist'. Received: .* of 'fashion_mnist'"):
+    with pytest.raises(
+        ValueError, match="of 'mnist'. Received: .* belongs to 'fashion_mnist'"
+    ):
         datasets.load("mnist", folder)
 
 

@@ -38,7 +38,7 @@ PIXELS = some_images(2, 3072)
 
 
 def loaded_or_refused(read, path):
-    """Returns what is read, `None` if one clear error comes of it."""
+    """Returns what is read, `None` for one clear error."""
     try:
         return read()
     except ValueError as error:
@@ -53,8 +53,7 @@ def refuses(read, path):
     assert loaded_or_refused(read, path) is None
 
 
-# What reads files: the files that a folder has to have, which of them to damage, and
-# what reads them then.
+# The readers: the files of a folder, the files to damage, and the function that reads.
 
 Reader = namedtuple("Reader", "write damaged read")
 
@@ -117,7 +116,7 @@ every_reader = pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 
 @pytest.fixture
 def damage(reader, tmp_path):
-    """Writes other contents, and returns what reads them and the path of the file."""
+    """Writes other contents, and returns a reader and the path of the file."""
     reader.write(tmp_path)
     path = tmp_path / reader.damaged
 
@@ -129,14 +128,14 @@ def damage(reader, tmp_path):
     return write
 
 
-# Files of which a part is missing or wrong.
+# Files with a missing or wrong part.
 
 
 @every_reader
 def test_a_file_that_ends_early(reader, damage):
     needed = len(damage.valid)
     if reader is READERS["labels-legacy"]:
-        # What follows the dictionary in such a file is not read.
+        # Bytes after the dictionary in such a file are not read.
         needed = damage.valid.index(LEGACY_END)
     for size in range(0, needed, needed // 700 + 1):
         refuses(*damage(damage.valid[:size]))
@@ -147,7 +146,7 @@ def test_a_file_that_ends_early(reader, damage):
 @given(damaged=damages())
 @reproducibly
 def test_a_file_with_other_bytes(reader, damage, damaged):
-    """It is refused, or what is read has the shapes and ranges of the original."""
+    """The file is refused, or the result has the original shapes and ranges."""
     read, path = damage(damaged(damage.valid))
     with little():
         loaded = loaded_or_refused(read, path)
@@ -188,7 +187,7 @@ def test_a_foreign_file(reader, damage, contents):
         refuses(*damage(contents))
 
 
-# What is no file.
+# Paths that are not files.
 
 
 def folder(path):
@@ -225,7 +224,7 @@ def test_a_link_to_a_file(reader, damage, tmp_path):
     reader.read(tmp_path)
 
 
-# Small files that want much memory or time.
+# Small files that would take much memory or time.
 
 
 def idx(*sizes, contents=b""):
@@ -259,7 +258,7 @@ def test_an_idx_file_that_unpacks_to_as_much_as_it_says(tmp_path):
 
 
 def nested(refer_twice):
-    """Opcodes of an object that refers twice to one that refers twice, and so on."""
+    """Returns opcodes of an object with two references to another such object."""
     store = b"q\0" + b"0"  # And take it off the stack.
     return b"K\1" + store + 60 * (refer_twice + store) + b"h\0"
 
@@ -404,7 +403,7 @@ def own_table(folder):
 @given(damaged=damages())
 @reproducibly
 def test_a_table_with_other_bytes(damaged, tmp_path):
-    """It is refused, or there are texts with labels: more than that it does not say."""
+    """The file is refused, or texts with labels are read."""
     path = tmp_path / "own.csv"
     path.write_bytes(damaged(TEXTS))
     with little(seconds=2.0):  # What pandas imports at first.
@@ -432,13 +431,13 @@ def test_a_file_larger_than_any_original(reader, damage, tmp_path):
         refuses(read, path)
 
 
-# Files that want to execute something.
+# Files that would execute something.
 
 Call = namedtuple("Call", "function arguments state", defaults=(None,))
 
 
 class Calling:
-    """Pickled as a call of any function."""
+    """An object that is pickled as a call of a function."""
 
     def __init__(self, call):
         self.call = call
@@ -470,7 +469,7 @@ HOSTILE = {
 
 
 def with_call(call):
-    """The call in a place of a file that would otherwise be read."""
+    """Returns files with the call in a place that is read."""
     return {
         "data": PIXELS,
         "labels": [0, 1],
@@ -481,7 +480,7 @@ def with_call(call):
 
 
 def test_the_hostile_files_are_hostile(tmp_path):
-    """Read by `pickle` itself, they do execute what they say."""
+    """`pickle` itself does execute their calls."""
     for name in ("system", "mkdir", "eval", "exec", "pickle"):
         folder = tmp_path / name
         pickle.loads(pickle.dumps(with_call(HOSTILE[name](str(folder))), 2))
@@ -519,7 +518,7 @@ GLOBALS = {
     "dtype": b"cnumpy\ndtype\n",
     "encode": b"c_codecs\nencode\n",
 }
-# What else a pickle can do with an object that it may name.
+# Other uses of objects that a pickle may name.
 MISUSES = {
     "set-state": b"}U\x04namek\x01sb.",
     "set-slots": b"N}U\x08__init__K\x01s\x86b.",

@@ -1,4 +1,4 @@
-"""Real data sets and real label noise, from their files or downloads."""
+"""Real data sets and human labels, from files or downloads."""
 
 from keras_logitclip.datasets._human_labels import load_human_labels
 from keras_logitclip.datasets._load import Dataset

@@ -1,4 +1,4 @@
-"""The Python version of CIFAR-10 and CIFAR-100: pickled batches."""
+"""Reads the Python version of CIFAR-10 and CIFAR-100, which is pickled batches."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def _read_batch(path: Path, labels_key: str, num_classes: int):
 
 
 def _to_images(pixels):
-    """Returns rows of red, green and blue planes as images in Keras's format."""
+    """Returns images in Keras's format from rows of red, green and blue planes."""
     images = pixels.reshape(-1, 3, 32, 32)
     if keras.config.image_data_format() == "channels_last":
         images = images.transpose(0, 2, 3, 1)

@@ -1,17 +1,17 @@
-"""Finding the files of a data set, and reading them."""
+"""Finds and reads the files of a data set."""
 
 from pathlib import Path
 
-# More than the contents of any original file: those of CIFAR-100 have 155 MB.
+# More than any original file, of which CIFAR-100's is the largest with 155 MB.
 MAX_BYTES = 2**28
 
 
 def find_files(data_dir, folder: str, names: list[str]) -> list[Path]:
-    """Returns the paths of the files, in `data_dir/folder` or else in `data_dir`.
+    """Returns the paths of the files in `data_dir/folder` or else in `data_dir`.
 
     Raises:
-        FileNotFoundError: If neither folder holds all files. Says which are
-            missing from each.
+        FileNotFoundError: If neither folder has all files. The message lists the
+            missing ones.
     """
     places = [Path(data_dir) / folder, Path(data_dir)]
     missing = {}
@@ -29,7 +29,7 @@ def find_files(data_dir, folder: str, names: list[str]) -> list[Path]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a file that is no larger than those of the data sets.
+    """Reads a file if it is not larger than those of the data sets.
 
     Raises:
         ValueError: If it is larger.

@@ -1,10 +1,11 @@
-"""CIFAR-10N and CIFAR-100N: the labels that people gave to CIFAR's images."""
+"""Reads CIFAR-10N and CIFAR-100N, human labels of the images of CIFAR."""
 
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_logitclip._labels import check_class_ids
 from keras_logitclip.datasets._unpickle import names_in
@@ -35,13 +36,16 @@ _CIFAR100N = {
 
 
 def load_human_labels(
-    path: str | os.PathLike, kind: str, y_train: np.ndarray
+    path: str | os.PathLike[str], kind: str, y_train: ArrayLike | None = None
 ) -> NoisyLabels:
     """Loads a set of labels from a file of CIFAR-10N or CIFAR-100N.
 
-    The authors publish the files as `CIFAR-10_human.pt` and `CIFAR-100_human.pt`,
-    for non-commercial use (CC BY-NC 4.0). PyTorch is not needed, and nothing in
-    the file is executed.
+    The authors publish the labels for non-commercial use (CC BY-NC 4.0). The files
+    `CIFAR-10_human.pt` and `CIFAR-100_human.pt` are in the order of the original
+    images, which `load`, `keras.datasets` and torchvision keep. The files
+    `CIFAR-10_human_ordered.npy` and `CIFAR-100_human_ordered.npy` are in the order of
+    TensorFlow Datasets (TFDS). PyTorch is not needed, and nothing in a file is
+    executed.
 
     | file | kind | name in the file | wrong |
     |---|---|---|---|
@@ -58,19 +62,21 @@ def load_human_labels(
 
     Args:
         path: Path of the file.
-        kind: A kind or a name of the table.
+        kind: A kind or a name in the file, from the table.
         y_train: The labels of the training images, as `load` returns them, or of the
-            first ones, if you use no others: for CIFAR-100 the fine ones, also for
-            coarse kinds. They have to equal the file's clean labels, which shows that
-            the images are in its order.
+            first ones. For CIFAR-100, always the fine labels. They have to equal the
+            clean labels of the file, which proves that the images are in the same
+            order. Required for an `.npy` file, because `load` has another order.
+            Defaults to `None`, which means all labels without a comparison.
 
     Returns:
-        `NoisyLabels` of these images.
+        `NoisyLabels` for these images.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or another one, if it has no labels of
-            that kind, or if `y_train` are not its clean labels.
+        ValueError: If the file is damaged or not one of these files, if it has no
+            labels of this kind, or if `y_train` is required or differs from its clean
+            labels.
 
     Example:
 
@@ -89,15 +95,16 @@ def load_human_labels(
             "Expected a file of CIFAR-10N or CIFAR-100N, as published at "
             f"https://github.com/UCSC-REAL/cifar-10-100n. Looked for: {path.absolute()}"
         )
+    if y_train is None and path.suffix == ".npy":
+        raise ValueError(
+            "Expected `y_train`, the labels of the images from TensorFlow Datasets, "
+            "because the `.npy` files of CIFAR-10N and CIFAR-100N are in their order. "
+            "For images of `keras_logitclip.datasets.load`, use the `.pt` file. "
+            f"Received: y_train=None, path={path}"
+        )
     contents = read_pickle(path)
     label_sets = _label_sets_of(path, contents)
     name, chosen = _find(kind, label_sets)
-    num_fine = label_sets["clean"].num_classes
-    _check_order(
-        path,
-        check_class_ids(y_train, num_fine, "y_train"),
-        _labels(path, contents, "clean_label", num_fine),
-    )
     labels, clean = (
         _labels(path, contents, key, chosen.num_classes)
         for key in (chosen.noisy, chosen.clean)
@@ -107,7 +114,11 @@ def load_human_labels(
             f"Cannot read {path}: expected as many labels in `{chosen.noisy}` as in "
             f"`{chosen.clean}`. Received: {len(labels)} and {len(clean)}"
         )
-    labels, clean = labels[: len(y_train)], clean[: len(y_train)]
+    if y_train is not None:
+        num_fine = label_sets["clean"].num_classes
+        given = check_class_ids(y_train, num_fine, "y_train")
+        _check_order(path, given, _labels(path, contents, "clean_label", num_fine))
+        labels, clean = labels[: len(given)], clean[: len(given)]
     return NoisyLabels(labels, clean, chosen.num_classes, kind=f"human, {name}")
 
 
@@ -149,18 +160,18 @@ def _labels(path, contents, key, num_classes):
 def _check_order(path, y_train, clean):
     if len(y_train) > len(clean):
         raise ValueError(
-            f"Expected `y_train` to be the labels of the {len(clean)} images that "
-            f"{path} has labels for, or of the first ones. "
-            f"Received: {len(y_train)} labels"
+            f"Expected `y_train` to be the labels of the {len(clean)} images of "
+            f"{path}, or of the first of them. Received: {len(y_train)} labels"
         )
     different = np.flatnonzero(y_train != clean[: len(y_train)])
     if different.size:
         raise ValueError(
-            f"Expected `y_train` to equal the clean labels of {path}. Two orders of "
-            "the images are in use: that of the original files (for CIFAR-10, "
-            "`data_batch_1` to `data_batch_5`), in which the labels, "
+            f"Expected `y_train` to equal the clean labels of {path}. There are two "
+            "orders of the images. The files `..._human.pt`, "
             "`keras_logitclip.datasets.load`, `keras.datasets` and torchvision have "
-            "them, and the one of TensorFlow Datasets (TFDS). Take the images from "
-            "one of the former, not shuffled. Received: other labels at "
-            f"{different.size} of {len(y_train)} positions, the first at {different[0]}"
+            "the order of the original files (for CIFAR-10, `data_batch_1` to "
+            "`data_batch_5`). The files `..._human_ordered.npy` have the order of "
+            "TensorFlow Datasets (TFDS). Use images and labels in the same order, not "
+            f"shuffled. Received: other labels at {different.size} of {len(y_train)} "
+            f"positions, the first at {different[0]}"
         )

@@ -1,4 +1,4 @@
-"""MNIST's file format, which Fashion-MNIST shares."""
+"""Reads the files of MNIST and Fashion-MNIST."""
 
 import gzip
 import hashlib
@@ -22,8 +22,8 @@ _FOLDERS = {"mnist": "mnist", "fashion_mnist": "fashion-mnist"}
 _IMAGE_SIZE = (28, 28)
 _NUM_CLASSES = 10
 _PIECE = 2**20
-# Of the published training labels. The two data sets give their files the same
-# names and shapes, and nothing else would tell that one was taken for the other.
+# Checksums of the published training labels. The files of both data sets have the same
+# names and shapes, and could be confused.
 _MD5 = {
     "mnist": "d53e105ee54ea40749a09fcbcd1e9432",
     "fashion_mnist": "25c81989df183df01b3e8a0aad5dffbe",
@@ -37,7 +37,7 @@ def read_mnist(name: str, data_dir) -> tuple[np.ndarray, ...]:
         Images and labels to train on, images and labels to test on, uint8.
     """
     paths = find_files(data_dir, _FOLDERS[name], _FILES)
-    _check_not_the_other(name, paths[1])
+    _check_not_confused(name, paths[1])
     return *_read_split(*paths[:2]), *_read_split(*paths[2:])
 
 
@@ -63,7 +63,7 @@ def _read_split(images_path, labels_path):
 
 
 def _read_idx(path: Path, rank: int) -> np.ndarray:
-    """Reads an array of bytes: zeros, type, rank, sizes, and then the contents."""
+    """Reads an array of bytes: two zeros, type, rank, sizes, and the contents."""
     try:
         with gzip.open(path) as file:
             shape = _read_shape(path, file, rank)
@@ -98,9 +98,9 @@ def _read_shape(path, file, rank):
 
 
 def _read_no_more_than(size, file):
-    """Reads what is there, or a piece more than the size, to know that there is more.
+    """Reads the contents, but at most one piece more than the expected size.
 
-    Piece by piece, so that a size alone takes no memory.
+    It reads piece by piece, so that a wrong size takes no memory.
     """
     contents = bytearray()
     while len(contents) <= size and (piece := file.read(_PIECE)):
@@ -108,12 +108,12 @@ def _read_no_more_than(size, file):
     return contents
 
 
-def _check_not_the_other(name, path):
-    # No safeguard against attacks, so FIPS builds of Python may offer it as well.
+def _check_not_confused(name, path):
+    # Not for security, so FIPS builds of Python allow it, too.
     digest = hashlib.md5(read_bytes(path), usedforsecurity=False).hexdigest()
     for other, md5 in _MD5.items():
         if other != name and digest == md5:
             raise ValueError(
                 f"Expected the files of {name!r}. "
-                f"Received: {path}, which is of {other!r}"
+                f"Received: {path}, which belongs to {other!r}"
             )

@@ -1,4 +1,4 @@
-"""Data sets in one form, wherever they come from."""
+"""Loads data sets in one form."""
 
 import os
 from typing import NamedTuple
@@ -11,9 +11,14 @@ from keras_logitclip.datasets._cifar import read_cifar100
 from keras_logitclip.datasets._class_names import CLASS_NAMES
 from keras_logitclip.datasets._idx import read_mnist
 
+_Split = tuple[np.ndarray, np.ndarray]
+
 
 class Dataset(NamedTuple):
-    """Images and labels to train and to test on.
+    """Holds training and test images with their labels.
+
+    Pixels are stored as whole numbers from 0 to 255, or to 16 for the digits. Divide
+    them by that number for a model.
 
     Attributes:
         x_train: Images, uint8.
@@ -29,45 +34,60 @@ class Dataset(NamedTuple):
     y_test: np.ndarray
     class_names: tuple[str, ...]
 
+    def splits(self) -> tuple[_Split, _Split]:
+        """Returns the pairs of images and labels for training and for testing."""
+        return (self.x_train, self.y_train), (self.x_test, self.y_test)
 
-def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.x_train.shape[1:]))
+        return (
+            f"Dataset({len(self.x_train)} images to train on, {len(self.x_test)} to "
+            f"test on, {size}, 0..{self.x_train.max()}, "
+            f"{len(self.class_names)} classes)"
+        )
+
+
+def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Loads a data set, from its own files or through `keras.datasets`.
 
     | name | training images | files in `data_dir` |
     |---|---|---|
-    | `"digits"` | 1,437 of 8x8, 0 to 16 | none: they are part of scikit-learn |
-    | `"mnist"` | 60,000 of 28x28 | `mnist/*.gz`, the four original files |
-    | `"fashion_mnist"` | 60,000 of 28x28 | `fashion-mnist/*.gz`, four likewise |
-    | `"cifar10"` | 50,000 of 32x32x3 | `cifar-10-batches-py/*` |
-    | `"cifar100"` | 50,000 of 32x32x3 | `cifar-100-python/*` |
+    | `"digits"` | 1,437 of 8x8, 0..16 | none: they are part of scikit-learn |
+    | `"mnist"` | 60,000 of 28x28, 0..255 | `mnist/*.gz`, the four original files |
+    | `"fashion_mnist"` | 60,000 of 28x28, 0..255 | `fashion-mnist/*.gz`, likewise |
+    | `"cifar10"` | 50,000 of 32x32x3, 0..255 | `cifar-10-batches-py/*` |
+    | `"cifar100"` | 50,000 of 32x32x3, 0..255 | `cifar-100-python/*` |
 
-    The order is that of the files. CIFAR-100 has its 100 fine labels, and the axes
-    of CIFAR's images are as in `keras.config.image_data_format()`. The digits are
-    split with the classes in proportion, always in the same way.
+    Samples are in the order of the files. CIFAR-100 has its 100 fine labels. The axes
+    of CIFAR's images follow `keras.config.image_data_format()`. The split of the digits
+    is fixed and stratified by class.
 
     Args:
         name: One of the names above.
-        data_dir: Folder with the original files in the folder named above, or
-            directly in it. Pickles in them are read without executing anything.
-            Defaults to `None`, which means that `keras.datasets` downloads the
-            data set, or takes what it has downloaded before.
+        data_dir: Folder that contains the original files, directly or in the folder
+            named above. Nothing in the files is executed. Defaults to `None`, which
+            means that `keras.datasets` downloads the data set or uses its earlier
+            download.
 
     Returns:
         A `Dataset`.
 
     Raises:
-        ValueError: If the name is unknown, or if a file is damaged or of another
-            data set.
+        ValueError: If the name is unknown, or if a file is damaged or belongs to
+            another data set.
         FileNotFoundError: If files are missing from `data_dir`.
         OSError: If the download fails.
-        ImportError: If scikit-learn is not installed, for the digits.
+        ImportError: If scikit-learn, which has the digits, is not installed.
 
     Example:
 
     >>> from keras_logitclip import datasets
-    >>> x_train, y_train, x_test, y_test, class_names = datasets.load("digits")
-    >>> x_train.shape, y_train.shape, x_test.shape, y_test.shape
-    ((1437, 8, 8), (1437,), (360, 8, 8), (360,))
+    >>> digits = datasets.load("digits")
+    >>> digits
+    Dataset(1437 images to train on, 360 to test on, 8x8, 0..16, 10 classes)
+    >>> (x_train, y_train), (x_test, y_test) = digits.splits()
+    >>> x_train.shape, y_train.shape
+    ((1437, 8, 8), (1437,))
     """
     if name not in CLASS_NAMES:
         raise ValueError(
@@ -103,7 +123,7 @@ def _fetch(name):
         return _load_digits()
     try:
         train, test = getattr(keras.datasets, name).load_data()
-    except Exception as error:  # Keras raises no narrower one where a download fails.
+    except Exception as error:  # Keras raises no narrower error for a download.
         raise OSError(
             f"`keras.datasets.{name}` could not be loaded. Without a network, pass "
             "the folder with the original files as `data_dir`. "

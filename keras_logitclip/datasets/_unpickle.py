@@ -1,13 +1,13 @@
-"""Reading pickled dictionaries of arrays; nothing in a file can execute.
+"""Reads pickled dictionaries of arrays without executing anything in a file.
 
-A pickle is a program that may call anything. Here it may name what NumPy's arrays
-are pickled with, gets stand-ins for that, and everything else is an error. The
-stand-ins record the bytes, dtype and shape of an array. NumPy sees them only
-afterwards, since its own `__setstate__` trusts what it is given.
+A pickle is a program that may call anything. Here it may only name the functions and
+classes of NumPy's array pickles, and gets stand-ins for them. Everything else is an
+error. The stand-ins record the bytes, dtype and shape of an array. NumPy sees them only
+afterwards, because its own `__setstate__` trusts its arguments.
 
-Nor does a small file take much memory or time: nothing is copied as often as a pickle
-asks for, and nothing is hashed, compared or printed as a whole that may hold the same
-object again and again, to any depth.
+A small file cannot take much memory or time, either. A pickle can refer to the same
+object again and again, to any depth. So such objects are never copied for each
+reference, and never hashed, compared or printed as a whole.
 """
 
 import io
@@ -20,9 +20,11 @@ import numpy as np
 
 from keras_logitclip.datasets._files import read_bytes
 
-# What `torch.save` wrote first, up to PyTorch 1.5.
+# The first object of a file by `torch.save` up to PyTorch 1.5.
 _LEGACY_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-# How many letters of what a file holds to show in an error.
+# The first bytes of a file by `numpy.save`.
+_NPY_MAGIC = b"\x93NUMPY"
+# The largest number of characters from a file that an error shows.
 _SHOWN = 200
 _BYTE_ORDERS = ("|", "<", ">", "=")
 _DTYPES = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
@@ -32,17 +34,17 @@ def read_pickle(path: Path) -> dict:
     """Reads a dictionary of lists, texts and integer arrays.
 
     Args:
-        path: Of a pickle, by Python 2 or 3, or of a file of `torch.save` that
-            holds no tensors.
+        path: Path of a pickle by Python 2 or 3, of a file by `torch.save` without
+            tensors, or of a file by `numpy.save` with a dictionary.
 
     Raises:
-        ValueError: If the file is damaged or holds anything else.
+        ValueError: If the file is damaged or contains anything else.
     """
     data = read_bytes(path)
     try:
         contents = _load(_pickle_of(data))
         return {_text(key): _to_numpy(value) for key, value in contents.items()}
-    except Exception as error:  # Anything can come of a damaged pickle.
+    except Exception as error:  # A damaged pickle can cause any error.
         raise ValueError(
             f"Cannot read {path}: expected a complete pickle of a dictionary of "
             "integer arrays. For safety, nothing else is loaded. "
@@ -51,12 +53,12 @@ def read_pickle(path: Path) -> dict:
 
 
 def names_in(contents: dict) -> str:
-    """Returns the keys of what was read, the first of them if there are many."""
+    """Returns the first keys of a dictionary, as text."""
     return ", ".join(str(key)[:_SHOWN] for key in list(contents)[:10])[:_SHOWN]
 
 
 def shown(value) -> str:
-    """Returns what an error says about a value, which may be nested to any depth."""
+    """Returns the start of a value as text, even if it is nested deeply."""
     return reprlib.repr(value)[:_SHOWN]
 
 
@@ -71,14 +73,14 @@ class _Dtype:
 
 class _Array:
     def __init__(self, array_type, shape, code):
-        """Called with what makes an empty array; the state follows."""
+        """Takes the arguments for an empty array; its state follows."""
 
     def __setstate__(self, state):
         _, self.shape, self.dtype, self.is_fortran, self.data = state
 
 
 class _Encoder:
-    """Encodes each text once, however often a pickle asks for its bytes."""
+    """Encodes each text only once, even if a pickle requests its bytes often."""
 
     __slots__ = ("_known",)
 
@@ -103,8 +105,8 @@ _STAND_INS = {
     ("numpy", "dtype"): _Dtype,
 }
 
-# What no pickle of arrays does: to look into the process, to make objects without a
-# call, sets, and integers of any length.
+# Operations that pickles of arrays do not need: access to the process, objects without
+# a call, sets, and integers of any length.
 _REFUSED = {
     pickle.PERSID,
     pickle.BINPERSID,
@@ -126,7 +128,7 @@ _REFUSED = {
 
 
 def _as_list(count):
-    """Returns what makes a list of the objects of a tuple."""
+    """Returns a function that loads a tuple of this size as a list."""
 
     def load(unpickler):
         unpickler.stack[-count:] = [unpickler.stack[-count:]]
@@ -135,10 +137,11 @@ def _as_list(count):
 
 
 class _ArrayUnpickler(pickle._Unpickler):
-    """Runs pickles of arrays.
+    """Loads pickles of arrays.
 
-    In Python, because the one in C makes a table as large as the highest number that a
-    file gives to an object. With lists for tuples, whose hashes could take for ever.
+    It is based on the unpickler in Python, because the one in C makes a table as large
+    as the highest object number in a file. It loads tuples as lists, because the hash
+    of a nested tuple could take forever.
     """
 
     dispatch = {
@@ -154,12 +157,12 @@ class _ArrayUnpickler(pickle._Unpickler):
     }
 
     def __init__(self, file):
-        # Texts of Python 2 stay bytes, the contents of its arrays among them.
+        # Texts of Python 2, such as the contents of its arrays, stay bytes.
         super().__init__(file, encoding="bytes")
         self._encoder = _Encoder()
 
     def find_class(self, module, name):
-        if (module, name) == ("_codecs", "encode"):  # In the protocols before 3.
+        if (module, name) == ("_codecs", "encode"):  # Of the protocols before 3.
             return self._encoder
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"a reference to `{module}.{name}`")
@@ -167,7 +170,11 @@ class _ArrayUnpickler(pickle._Unpickler):
 
 
 def _pickle_of(data: bytes) -> io.BytesIO:
-    """Returns the pickle in a file of `torch.save`, or the file itself."""
+    """Returns the pickle inside a file by `torch.save` or `numpy.save`, or the file."""
+    if data.startswith(_NPY_MAGIC):
+        width = 2 if data[6] == 1 else 4
+        header = int.from_bytes(data[8 : 8 + width], "little")
+        return io.BytesIO(data[8 + width + header :])
     if not zipfile.is_zipfile(io.BytesIO(data)):
         return io.BytesIO(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -183,6 +190,8 @@ def _load(file: io.BytesIO):
         for _ in ("protocol version", "system"):
             _ArrayUnpickler(file).load()
         contents = _ArrayUnpickler(file).load()
+    if isinstance(contents, _Array):
+        (contents,) = contents.data
     return contents
 
 
