@@ -1,24 +1,27 @@
-"""The command line: `python -m keras_logitclip`."""
+"""The command line: `python -m keras_logitclip` or `keras-logitclip`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_logitclip import __version__
 from keras_logitclip import bounds
-
-# The values of 1 / tau that the paper searches.
-PAPER_GRID = (0.1, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
+from keras_logitclip._check import command
+from keras_logitclip.tuning._search import PAPER_GRID
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command that the arguments name (those of the process by default)."""
+    """Runs the command that the arguments (by default `sys.argv[1:]`) name."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_logitclip",
         description="LogitClip: train classifiers on noisy labels.",
     )
+    version = f"keras-logitclip {__version__}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="command", required=True)
     _add_tau_command(commands)
+    _add_check_command(commands)
     _add_study_command(commands)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parser.parse_args(arguments)
@@ -32,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _add_tau_command(commands):
     parser = commands.add_parser(
         "tau",
-        help="what thresholds guarantee under symmetric label noise",
+        help="print what thresholds guarantee under symmetric label noise",
         description="Prints the threshold that follows from the rate of symmetric "
-        "label noise, and what it and those that the paper searches guarantee.",
+        "label noise, and what it and the thresholds of the paper's search guarantee.",
     )
     parser.add_argument(
         "--classes", type=int, required=True, help="number of classes, at least 2"
@@ -69,10 +72,10 @@ def _tau(options):
         [
             f"{options.classes} classes, {options.noise_rate:.4g} of the labels wrong "
             f"(symmetric noise), norm of order {options.p:g}",
-            f"tau = {suggested:.4g} is the smallest with which the model can be as "
-            "sure of a label as the noise lets it be.",
-            "To begin with, as measured: 1 to 2, with a learning rate of its own "
-            "(README, The learning rate, and tau).",
+            f"tau = {suggested:.4g} is the smallest threshold with which the model "
+            "can be as certain of a label as the noise allows.",
+            "Begin with 1 to 2, which were the best values in our measurements, and "
+            "set the learning rate anew (README, The learning rate, and tau).",
             "",
             *_table(header, rows),
             "",
@@ -102,6 +105,27 @@ def _table(header, rows):
     ]
 
 
+def _add_check_command(commands):
+    parser = commands.add_parser(
+        "check",
+        help="check whether a model, its loss and its data fit each other",
+        description="Predicts some samples, and prints what is wrong with the model, "
+        "the loss or the data and how to mend it. The exit status is 1 if anything is "
+        "wrong.",
+    )
+    parser.add_argument("model", help="model file (.keras)")
+    parser.add_argument("data", help="file of arrays (.npz)")
+    parser.add_argument("--x", default="x", help="name of the inputs (default: x)")
+    parser.add_argument("--y", default="y", help="name of the labels (default: y)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=512,
+        help="number of samples to predict (default: 512)",
+    )
+    parser.set_defaults(run=command.run)
+
+
 def _add_study_command(commands):
     parser = commands.add_parser(
         "study",
@@ -109,9 +133,9 @@ def _add_study_command(commands):
         description="Runs the trainings that a study file plans, and reports them.",
     )
     actions = parser.add_subparsers(metavar="action", required=True)
-    run = _add_action(actions, "run", "train what is not trained yet")
+    run = _add_action(actions, "run", "train the cells that are not trained yet")
     run.add_argument(
-        "--data-dir", help="folder of the data sets' original files, or of your own"
+        "--data-dir", help="folder with the original or your own data files"
     )
     run.add_argument(
         "--workers", type=int, default=1, help="processes on this machine (default: 1)"
@@ -123,13 +147,13 @@ def _add_study_command(commands):
         help="seconds after which a silent process counts as dead (default: 60)",
     )
     run.add_argument(
-        "--dry-run", action="store_true", help="only estimate how long it will take"
+        "--dry-run", action="store_true", help="only estimate the duration"
     )
-    report = _add_action(actions, "report", "report what is trained")
+    report = _add_action(actions, "report", "report the trained cells")
     report.add_argument(
-        "--output", type=Path, help="folder to write to (default: that of the results)"
+        "--output", type=Path, help="folder of the report (default: the results)"
     )
-    _add_action(actions, "list-cells", "list the trainings of the study")
+    _add_action(actions, "list-cells", "list the cells of the study")
 
 
 def _add_action(actions, name, text):
@@ -140,15 +164,15 @@ def _add_action(actions, name, text):
     )
     parser.add_argument(
         "--storage",
-        help="database, such as postgresql://user:password@host/database; several "
-        "machines can share it (default: the file study.db in the results)",
+        help="URL of the database, such as postgresql://user:password@host/database, "
+        "which several machines can share (default: the file study.db in the results)",
     )
     parser.set_defaults(run=_study, action=name.replace("-", "_"))
     return parser
 
 
 def _study(options):
-    # Only this command needs what an extra installs.
+    # Only this command needs the packages of an extra.
     from keras_logitclip.study import _command
 
     return getattr(_command, options.action)(options)

@@ -1,4 +1,4 @@
-"""Labels against logits: ids or weights, shapes, ranges, and what counts."""
+"""Checks and conversions of labels: class ids or weights, shapes, ranges and masks."""
 
 import functools
 
@@ -6,16 +6,19 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_logitclip._arguments import as_array
 from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._numerics import compute_dtype_of
+from keras_logitclip._remedies import describe_labels
+from keras_logitclip._remedies import remedy_for_labels
 
 _SMALL_INTEGERS = ("int8", "int16", "uint8", "uint16")
-# Numbers of classes up to which a dtype represents every class id.
+# The largest number of classes whose ids the dtype represents exactly.
 _MAX_CLASSES = {"bfloat16": 256, "float16": 2048}
 
 
 def to_rows(y_true, y_pred, axis: int):
-    """Returns labels and a matrix whose rows lie along `axis` of `y_pred`.
+    """Returns the labels, and the predictions as a matrix with one row per sample.
 
     Args:
         y_true: Tensor of labels.
@@ -23,13 +26,13 @@ def to_rows(y_true, y_pred, axis: int):
         axis: The class axis.
 
     Returns:
-        The labels: integer class ids of shape `(N,)`, or weights of the classes, of
-        shape `(N, K)` and the dtype to compute in; and the predictions, of shape
-        `(N, K)` and their own dtype.
+        The labels, either integer class ids of shape `(N,)` or class weights of shape
+        `(N, K)` in the dtype of the computation, and the predictions of shape `(N, K)`
+        in their own dtype.
 
     Raises:
-        ValueError: If the shapes do not match, if there is one class only, or if
-            `y_pred` are integers.
+        ValueError: If the shapes do not match, if there is only one class, or if
+            `y_pred` has an integer dtype.
     """
     axis = resolve_axis(axis, len(y_pred.shape))
     check_several_classes(y_pred, axis)
@@ -47,9 +50,9 @@ def to_rows(y_true, y_pred, axis: int):
 
 
 def mark_invalid(ids, classes):
-    """Returns class ids as int32, and -1 for what is no class.
+    """Returns class ids as int32, with -1 in place of invalid ones.
 
-    What the backends do with such an id differs: to raise, to return zero, or to
+    The backends treat invalid ids differently: they raise an error, return zero or
     ignore the sample.
     """
     is_class = ops.equal(nearest_class(ids, classes), ids)
@@ -59,16 +62,16 @@ def mark_invalid(ids, classes):
 def as_column(ids, rows):
     """Returns class ids, one per row, in the shape `(N, 1)`.
 
-    Of sizes that are unknown to a graph, which would broadcast a lone id to all rows,
-    this fails where they differ when it runs.
+    In a graph with unknown sizes, a single id would broadcast to all rows. The reshape
+    makes such a graph fail when it runs.
     """
     return ops.reshape(ids, (ops.shape(rows)[0], 1))
 
 
 def nearest_class(ids, classes):
-    """Returns class ids, and a class for what is none."""
+    """Returns class ids, with the nearest valid id in place of invalid ones."""
     largest = classes - 1
-    if not isinstance(largest, int):  # Unknown to a graph, where dtypes have to agree.
+    if not isinstance(largest, int):  # A tensor in a graph, where dtypes must agree.
         largest = ops.cast(largest, ids.dtype)
     return ops.clip(ids, 0, largest)
 
@@ -82,20 +85,21 @@ def from_rows(values, y_pred, axis: int):
 
 
 def without_axis(shape, axis: int) -> tuple:
-    """Returns a shape without the size at an axis."""
+    """Returns a shape without one axis."""
     return tuple(size for i, size in enumerate(shape) if i != axis)
 
 
 def are_class_ids(labels) -> bool:
-    """Returns whether the labels of `to_rows` are class ids, not weights."""
+    """Returns whether labels from `to_rows` are class ids, not class weights."""
     return len(labels.shape) == 1
 
 
 def nan_without_class(is_class, values):
-    """Returns the values, and NaN where there is no class.
+    """Returns the values, with NaN where the class id is invalid.
 
-    The gradient is NaN there, too, because the values are multiplied. NaN is the
-    root of -1 and no constant, which a search for NaN would find in every graph.
+    The multiplication makes the gradient NaN there, too. NaN is computed as the square
+    root of -1, because debuggers that search for NaN would find a constant in every
+    graph.
     """
     return values * (1 + ops.sqrt(ops.cast(is_class, values.dtype) - 1))
 
@@ -108,7 +112,7 @@ def holds_class_ids(y_true, logits, axis: int) -> bool:
 
 
 def check_labels(y_true, logits, axis: int) -> None:
-    """Raises an error if the labels have neither shape that fits logits."""
+    """Raises an error if the shape of the labels does not fit the logits."""
     expected = list(logits.shape)
     if len(y_true.shape) < len(expected):
         del expected[axis]
@@ -120,21 +124,20 @@ def check_labels(y_true, logits, axis: int) -> None:
     )
     if not fits:
         raise ValueError(
-            "Expected labels of the shape of the logits, or of that shape without "
-            f"axis {axis} or with size 1 there for class ids. "
-            f"Received: y_true.shape={tuple(y_true.shape)}, "
-            f"logits.shape={tuple(logits.shape)}"
+            "Expected labels of the shape of the logits, or class ids of that shape "
+            f"without axis {axis} or with size 1 there. Received: "
+            f"y_true.shape={tuple(y_true.shape)}, logits.shape={tuple(logits.shape)}"
         )
 
 
 def check_several_classes(y_pred, axis: int) -> None:
-    """Raises an error if there is one class only, of which softmax knows nothing."""
+    """Raises an error for a single class, whose softmax is always 1."""
     if y_pred.shape[axis] == 1:
         raise ValueError(
             "Expected logits of at least two classes, of shape "
-            "`(batch, ..., classes)`. For a model with one logit, use two outputs, or "
-            "a binary loss such as `keras.losses.BinaryCrossentropy`. "
-            f"Received: y_pred.shape={tuple(y_pred.shape)}, axis={axis}"
+            "`(batch, ..., classes)`. Give a model with one logit two outputs, or use "
+            "a binary loss such as `keras.losses.BinaryCrossentropy`. Received: "
+            f"y_pred.shape={tuple(y_pred.shape)}, axis={axis}"
         )
 
 
@@ -150,38 +153,42 @@ def check_class_ids_are_exact(y_true, classes: int | None) -> None:
         )
 
 
-def check_class_ids(labels, num_classes: int, name: str = "labels") -> np.ndarray:
-    """Returns a copy of the labels as int64 if they are ids of these classes."""
-    labels = np.asarray(labels)
-    received = f"Received: {name} of dtype {labels.dtype} and shape {labels.shape}"
-    if labels.ndim != 1 or not labels.size:
-        method = {(1,): "ravel()"}.get(labels.shape[1:], "argmax(-1)")
-        remedy = f" Make it so with `{name}.{method}`." if labels.ndim == 2 else ""
+def check_class_ids(labels, num_classes: float, name: str = "labels") -> np.ndarray:
+    """Returns a copy of the labels as int64 if they are valid class ids.
+
+    Args:
+        labels: Integers, such as a list, an array or a pandas Series.
+        num_classes: Number of classes, `inf` for any.
+        name: Name of the caller's argument.
+
+    Raises:
+        ValueError: Otherwise. The message has a line of code that makes class ids of
+            the labels.
+    """
+    ids = as_array(labels)
+    expected = f"Invalid value for argument `{name}`: expected class ids"
+    if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
         raise ValueError(
-            f"Invalid value for argument `{name}`: expected class ids of shape "
-            f"`(samples,)`, at least one.{remedy} {received}"
+            f"{expected}, integers in [0, {num_classes}) of shape `(samples,)`, at "
+            f"least one label.{remedy_for_labels(labels, name)} Received: "
+            f"{describe_labels(labels, name)}"
         )
-    if labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"Invalid value for argument `{name}`: expected class ids, integers in "
-            f"[0, {num_classes}). {received}"
-        )
-    outside = (labels < 0) | (labels >= num_classes)
+    outside = (ids < 0) | (ids >= num_classes)
     if outside.any():
         first = outside.argmax()
+        from_one = ids.min() == 1 and ids.max() == num_classes
+        remedy = f" Count from 0 with `np.subtract({name}, 1)`." if from_one else ""
         raise ValueError(
-            f"Invalid value for argument `{name}`: expected class ids in "
-            f"[0, {num_classes}). Received: {labels[first]} at position {first} "
-            f"({outside.sum()} of {len(labels)} are outside)"
+            f"{expected} in [0, {num_classes}).{remedy} Received: {ids[first]} at "
+            f"position {first} ({outside.sum()} of {len(ids)} are outside)"
         )
-    return labels.astype("int64")
+    return ids.astype("int64")
 
 
 def refuse_probabilities(logits, remedy: str) -> None:
-    """Raises an error if these are known to come out of an activation.
+    """Raises an error for the output of a softmax or sigmoid, as far as it is marked.
 
-    Taken for logits, such an output gives a finite loss of the wrong kind, and
-    nobody would notice.
+    If such an output were used as logits, the loss would be finite but wrong.
     """
     if hasattr(logits, "_keras_logits") or _comes_from_activation(logits):
         raise ValueError(
@@ -192,38 +199,42 @@ def refuse_probabilities(logits, remedy: str) -> None:
 
 
 def look_like_probabilities(values: np.ndarray, axis: int = -1) -> bool:
-    """Returns whether all rows are distributions, as those of a softmax are."""
+    """Returns whether all rows are probability distributions."""
     values = np.asarray(values, "float64")
     if not values.size or not (values >= 0).all():
         return False
     return bool(np.allclose(values.sum(axis), 1, rtol=0, atol=1e-2))
 
 
-def _comes_from_activation(logits) -> bool:
-    """Returns whether a symbolic tensor is what a softmax or sigmoid returns.
+def activation_behind(operation) -> str | None:
+    """Returns "softmax" or "sigmoid" if a layer or operation ends with it."""
+    activation = getattr(operation, "activation", operation)
+    name = getattr(activation, "__name__", type(activation).__name__).lower()
+    return name if name in ("softmax", "sigmoid") else None
 
-    Keras leaves the logits on what its activations return, except on the tensors of
-    JAX, which take no attributes. While a functional model is built, its tensors know
-    the operation that they come from.
+
+def _comes_from_activation(logits) -> bool:
+    """Returns whether a symbolic tensor is the output of a softmax or sigmoid.
+
+    Keras stores the logits on the tensor that an activation returns, except under JAX,
+    whose tensors take no attributes. The symbolic tensors of a functional model know
+    the operation that computes them.
     """
     history = getattr(logits, "_keras_history", None)
-    operation = getattr(history, "operation", None)
-    activation = getattr(operation, "activation", operation)
-    name = getattr(activation, "__name__", type(activation).__name__)
-    return name.lower() in ("softmax", "sigmoid")
+    return activation_behind(getattr(history, "operation", None)) is not None
 
 
 def counted_values(shape, mask, sample_weight):
-    """Returns which values a mask and sample weights of zero do not hide.
+    """Returns which values neither a mask nor a sample weight of zero hides.
 
     Args:
         shape: Shape of the values.
         mask: Tensor of the shape of the values, or `None`.
-        sample_weight: Weights of the values, of a shape that broadcasts to theirs or
-            does so without a last axis of size 1, or `None`.
+        sample_weight: Weights whose shape, without a last axis of size 1, broadcasts to
+            `shape`, or `None`.
 
     Returns:
-        A boolean tensor of that shape, or `None` if there is nothing to hide.
+        A boolean tensor of this shape, or `None` if nothing is hidden.
     """
     counted = None
     for name, given in (("mask", mask), ("sample_weight", sample_weight)):
@@ -238,7 +249,7 @@ def as_labels(y_true):
     """Returns labels as a tensor.
 
     Raises:
-        ValueError: If they are no numbers.
+        ValueError: If they are not numbers.
     """
     try:
         labels = ops.convert_to_tensor(y_true)
@@ -248,15 +259,15 @@ def as_labels(y_true):
     if not is_number:
         kind = getattr(y_true, "dtype", type(y_true).__name__)
         raise ValueError(
-            "Expected labels as numbers: class ids, or one weight per class. Names of "
-            "classes become ids with `names, ids = numpy.unique(labels, "
+            "Expected labels as numbers: class ids, or one weight per class. Convert "
+            "class names to ids with `names, ids = numpy.unique(labels, "
             f"return_inverse=True)`. Received: {kind}"
         )
     return labels
 
 
 def as_class_ids(y_true, y_pred, axis: int, reason: str):
-    """Returns labels that have to be class ids, without an axis of unknown size.
+    """Returns labels that have to be class ids, without a class axis of unknown size.
 
     Raises:
         ValueError: If they are one weight per class.
@@ -269,7 +280,7 @@ def as_class_ids(y_true, y_pred, axis: int, reason: str):
 
 
 def as_weights(y_true, y_pred, axis: int, reason: str):
-    """Returns labels that have to be one weight per class, of known size.
+    """Returns labels that have to be class weights, with the shape of the logits.
 
     Raises:
         ValueError: If they are class ids.
@@ -291,15 +302,15 @@ def _wrong_kind(expected, reason, y_true, y_pred):
 def is_kept(y_true, y_pred, axis: int, ignore_class: int):
     """Returns which labels are not `ignore_class`, one value per sample."""
     if keras.backend.standardize_dtype(y_true.dtype) in _SMALL_INTEGERS:
-        y_true = ops.cast(y_true, "int32")  # They may not hold the id to ignore.
+        y_true = ops.cast(y_true, "int32")  # Small types may not hold `ignore_class`.
     kept = ops.not_equal(y_true, ignore_class)
     return ops.reshape(kept, without_axis(ops.shape(y_pred), axis))
 
 
 def hide(y_true, y_pred, axis: int, counted):
-    """Returns labels and predictions, harmless ones for what does not count.
+    """Returns labels and predictions, with harmless ones for the hidden samples.
 
-    The predictions are equal ones: a distribution, if they are probabilities.
+    Those predictions are all `1 / classes`, which is a distribution, too.
     """
     counted = ops.expand_dims(counted, axis)
     uniform = ops.ones_like(y_pred) / ops.cast(ops.shape(y_pred)[axis], y_pred.dtype)
@@ -312,7 +323,7 @@ def hide(y_true, y_pred, axis: int, counted):
 def mask_of(x):
     """Returns the mask of a tensor, or `None`.
 
-    There is no public way to read or set it; under JAX the mask is no attribute of
+    Keras has no public function for this. Under JAX, the mask is not an attribute of
     the tensor.
     """
     from keras.src.backend import get_keras_mask
@@ -321,7 +332,7 @@ def mask_of(x):
 
 
 def set_masks(values, *masks) -> None:
-    """Tells Keras which values count: those that every mask keeps, `None` for all."""
+    """Sets Keras's mask of values to where all masks are true; some may be `None`."""
     from keras.src.backend import set_keras_mask
 
     masks = [mask for mask in masks if mask is not None]
@@ -336,30 +347,30 @@ def _rows(x, axis):
 
 
 def _class_ids(y_true):
-    """Returns flat class ids, and -1 for what is no whole number."""
+    """Returns flat class ids, with -1 in place of numbers that are not whole."""
     ids = y_true if len(y_true.shape) == 1 else ops.reshape(y_true, (-1,))
     dtype = keras.backend.standardize_dtype(ids.dtype)
     if dtype in ("int32", "int64"):
         return ids
     if "float" not in dtype:
-        # The small types cannot be compared with a large number of classes.
+        # Small types could not be compared with a large number of classes.
         return ops.cast(ids, "int64" if dtype in ("uint32", "uint64") else "int32")
     whole = ops.cast(ids, "int32")
     return ops.where(ops.equal(ops.cast(whole, dtype), ids), whole, -1)
 
 
 def _weights_of_unknown_kind(labels, rows):
-    """Returns weights of the classes for labels whose size the graph does not know.
+    """Returns class weights for labels whose number of columns is unknown to the graph.
 
-    One label per row is a class id. Any other size has to be the number of classes,
-    which the selection checks when it runs.
+    One column holds class ids. Any other number of columns has to be the number of
+    classes, which `ops.where` checks when the graph runs.
     """
     classes, dtype = ops.shape(rows)[-1], compute_dtype_of(rows)
     column = as_column(labels[:, 0], rows)
-    # Not `==`, whose result has no known rank in a graph of TensorFlow.
+    # Not `==`, whose result has an unknown rank in a graph of TensorFlow.
     is_class = ops.equal(ops.cast(ops.arange(classes), labels.dtype), column)
     one_hot = ops.cast(is_class, dtype)
-    # What is no class has the weights 0 / 0.
+    # The weights of an invalid id become 0 / 0, which is NaN.
     one_hot = one_hot / ops.sum(one_hot, -1, keepdims=True)
     holds_ids = ops.equal(ops.shape(labels)[-1], 1)
     return ops.where(holds_ids, one_hot, ops.cast(labels, dtype))

@@ -1,13 +1,21 @@
-"""Callbacks that show what a model makes of wrong labels."""
+"""A callback that measures how a model treats wrong labels."""
 
 import keras
 import numpy as np
 
 from keras_logitclip._arguments import check_count
+from keras_logitclip._check.compiling import compiled_loss
+from keras_logitclip._check.compiling import is_binary
+from keras_logitclip._check.outputs import entry_of
+from keras_logitclip._check.outputs import predict_batch
+from keras_logitclip._check.outputs import probabilities
+from keras_logitclip._check.outputs import wrong_shape
+from keras_logitclip._check.report import raise_first
 from keras_logitclip._jobs.arrays import check_inputs
+from keras_logitclip._jobs.arrays import split_evenly
 from keras_logitclip._jobs.arrays import take
-from keras_logitclip._labels import look_like_probabilities
 from keras_logitclip.losses import LogitsLoss
+from keras_logitclip.losses._inner import takes_probabilities
 from keras_logitclip.noise import NoisyLabels
 
 __all__ = ["MemorizationMonitor"]
@@ -20,41 +28,47 @@ def __dir__():
 class MemorizationMonitor(keras.callbacks.Callback):
     """Reports after each epoch how much of the label noise the model memorized.
 
-    It needs to know which labels are wrong, so it is for experiments with noise of
-    one's own making, or with data whose clean labels exist. It adds to the logs:
+    It needs to know which labels are wrong. So it is for experiments with generated
+    noise, or with data whose clean labels exist. It adds to the logs:
 
     - `memorized`: the share of the wrong labels that the model predicts;
-    - `recovered`: the share of the samples with a wrong label for which it predicts
-      the true class;
-    - `clean_accuracy`: the accuracy on training samples whose label is right.
+    - `recovered`: the share of the samples with a wrong label for which the model
+      predicts the true class;
+    - `clean_accuracy`: the accuracy on training samples whose label is correct.
 
-    They are NaN where there is no such sample: the first two if no label is wrong,
-    the last if all are.
+    The first two are NaN if no label is wrong, and the last is NaN if all labels are
+    wrong.
 
-    Keras runs the callbacks in their order. Give this one first, and those that
-    follow it, such as `TensorBoard`, `CSVLogger` or `EarlyStopping`, see what it adds.
-    The history and the progress bar always do.
+    Keras runs callbacks in order. List this one first, so that later ones such as
+    `TensorBoard`, `CSVLogger` or `EarlyStopping` see its values. The history and the
+    progress bar always see them.
 
-    All epochs are measured on one random sample of the training data: up to half of
-    it samples with a wrong label. What is measured does not disturb the training:
-    weights, metrics and random numbers are the same without the callback.
+    All epochs are measured on the same random sample of the training data. Up to half
+    of it has wrong labels. The measurement does not affect the training: weights,
+    metrics and random numbers are the same without the callback.
 
     Args:
-        x: The training inputs: an array, or a list, tuple or dictionary of arrays
-            for a model of several inputs. A copy of the sample is kept, no more.
+        x: The training inputs: an array, or a list, tuple or dictionary of arrays for a
+            model with several inputs. Only a copy of the sample is kept.
         noisy: The labels that the model is trained on, as `NoisyLabels`, in the order
             of `x`.
-        sample_size: How many samples to measure on. Defaults to `None`, which means
-            a tenth of all, but not more than 5,000: about a thirtieth of an epoch's
-            computations.
-        batch_size: How many of them to predict at a time, at most. Defaults to `256`.
+        sample_size: Number of samples to measure on. Defaults to `None`, which means a
+            tenth of all samples, but not more than 5,000. That costs about a thirtieth
+            of an epoch.
+        batch_size: Largest number of samples to predict at a time. Defaults to `256`.
         seed: Seed of the sample. Defaults to `0`.
-        prefix: What the names in the logs begin with. Defaults to `""`.
+        prefix: Text before the names in the logs. Defaults to `""`.
+        output: Key or position of the output to measure, for a model with several
+            outputs. Each output can have its own monitor with its own `prefix`.
+            Defaults to `None`.
+        label: Position of the label to measure, for an output with several labels per
+            sample. `noisy` has that label, 0 or 1. Defaults to `None`.
 
     Raises:
-        ValueError: If an argument is out of range, if `noisy` are no `NoisyLabels` or
-            more or fewer than the inputs; and, after the first epoch, if the model
-            does not return one value for each class.
+        ValueError: If an argument is out of range, or if `noisy` is not `NoisyLabels`
+            or does not have one label for each input. After the first epoch, if the
+            model does not return one value for each class. With two classes, one logit
+            or probability is enough if the model is compiled with a cross-entropy.
 
     Example:
 
@@ -81,6 +95,8 @@ class MemorizationMonitor(keras.callbacks.Callback):
         batch_size: int = 256,
         seed: int = 0,
         prefix: str = "",
+        output: str | int | None = None,
+        label: int | None = None,
     ):
         super().__init__()
         _check_noisy(noisy)
@@ -92,29 +108,27 @@ class MemorizationMonitor(keras.callbacks.Callback):
         rng = np.random.default_rng(check_count("seed", seed, minimum=0))
         sample = _draw_sample(noisy.flipped, sample_size, rng)
         self.prefix = prefix
+        self.output = output
+        self.label = None if label is None else check_count("label", label, minimum=0)
         self.num_classes = noisy.num_classes
         self.labels = noisy.labels[sample]
         self.clean = noisy.clean[sample]
-        self.batches = [
-            take(inputs, rows) for rows in _split_evenly(sample, batch_size)
-        ]
+        self.batches = [take(inputs, rows) for rows in split_evenly(sample, batch_size)]
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:
             shares = self.measure(self.model)
             logs.update({self.prefix + name: share for name, share in shares.items()})
 
     def measure(self, model: keras.Model) -> dict[str, float]:
-        """Returns what the callback reports, without a prefix, also outside of `fit`.
+        """Measures a model, also outside of `fit`.
 
         Args:
             model: A model that returns a value for each class.
 
         Returns:
-            The shares `memorized`, `recovered` and `clean_accuracy`.
+            The shares `memorized`, `recovered` and `clean_accuracy`, without prefix.
         """
-        # Not `predict`, which takes more time than an epoch of a small model, prints
-        # a progress bar of its own and calls callbacks.
         predicted = np.concatenate(
             [self._predict_batch(model, batch) for batch in self.batches]
         )[: len(self.labels)]
@@ -126,60 +140,76 @@ class MemorizationMonitor(keras.callbacks.Callback):
         }
 
     def _predict_batch(self, model, batch):
-        outputs = model.predict_on_batch(batch)
-        # Under a strategy of TensorFlow each replica predicts the whole batch, and
-        # Keras joins what they return.
-        num_rows = len(keras.tree.flatten(batch)[0])
-        classes = _classes(outputs, self.num_classes)[:num_rows]
-        # Values show it on every backend; the loss sees no mark of it on JAX.
-        loss = getattr(model, "loss", None)
-        takes_logits = isinstance(loss, LogitsLoss) and loss.from_logits
-        if takes_logits and look_like_probabilities(outputs):
+        outputs = entry_of(predict_batch(model, batch), self.output)
+        if not isinstance(outputs, np.ndarray):
+            raise _several_outputs(outputs)
+        loss = compiled_loss(model, self.output)
+        outputs = self._of_label(loss, outputs)
+        if self.num_classes == 2 and outputs.shape[1:] == (1,):
+            outputs = _with_first_class(loss, outputs)
+        raise_first(wrong_shape(outputs, self.num_classes))
+        # On JAX, the loss itself does not detect probabilities.
+        if isinstance(loss, LogitsLoss) and loss.from_logits:
+            # The last layer is known only for the first output of a model.
+            known_model = model if self.output is None else None
+            raise_first(probabilities(known_model, outputs))
+        return _classes(outputs)
+
+    def _of_label(self, loss, outputs):
+        """Returns the outputs, or the column of the label that is measured."""
+        columns = outputs.shape[-1] if outputs.ndim == 2 else 1
+        if self.label is None:
+            # The largest logit of several labels would be taken for a class.
+            more = columns > self.num_classes
+            is_wrong = more and loss is not None and is_binary(loss)
+        else:
+            is_wrong = self.label >= columns
+        if is_wrong:
             raise ValueError(
-                f"Expected a model that returns logits, because its loss, a "
-                f"{type(loss).__name__}, takes them. Received: one that returns "
-                "probabilities. Remove the softmax from its last layer"
+                "Expected the position of a label as `label`, to measure one of "
+                f"several labels. Received: label={self.label}, outputs of shape "
+                f"{outputs.shape}"
             )
-        return classes
+        return outputs if self.label is None else outputs[:, [self.label]]
 
 
 def _check_noisy(noisy):
     if not isinstance(noisy, NoisyLabels):
         raise ValueError(
             "Invalid value for argument `noisy`: expected `NoisyLabels`, as the "
-            "generators of `keras_logitclip.noise` return them; labels from elsewhere "
-            "become such with `noise.NoisyLabels(labels, clean, num_classes)`. "
-            f"Received: an object of type {type(noisy).__name__}"
+            "generators of `keras_logitclip.noise` return them. Convert other labels "
+            "with `noise.NoisyLabels(labels, clean, num_classes)`. Received: an object "
+            f"of type {type(noisy).__name__}"
         )
 
 
 def _draw_sample(flipped, size, rng):
-    """Draws positions, of both kinds alike as far as there are enough of each."""
+    """Draws positions, half of them with a wrong label as far as there are enough."""
     wrong = rng.permutation(np.flatnonzero(flipped))
     right = rng.permutation(np.flatnonzero(~flipped))
     num_wrong = min(max(size // 2, size - len(right)), len(wrong))
     return np.sort(np.concatenate([wrong[:num_wrong], right[: size - num_wrong]]))
 
 
-def _split_evenly(positions, batch_size):
-    """Splits into batches of one size, which are compiled once.
+def _with_first_class(loss, outputs):
+    """Returns two outputs for one that is known to be a logit or a probability."""
+    of_probabilities = None if loss is None else takes_probabilities(loss)
+    if of_probabilities is None:
+        return outputs
+    first = np.full_like(outputs, 0.5 if of_probabilities else 0.0)
+    return np.concatenate([first, outputs], axis=-1)
 
-    The last one is filled up with positions from the beginning.
-    """
-    num_batches = -(-len(positions) // batch_size)
-    even_size = -(-len(positions) // num_batches)
-    return np.resize(positions, (num_batches, even_size))
 
-
-def _classes(outputs, num_classes):
-    """Returns the predicted classes, and -1 where the model returns NaN."""
+def _several_outputs(outputs):
     shapes = keras.tree.map_structure(np.shape, outputs)
-    fits = isinstance(outputs, np.ndarray) and outputs.ndim == 2
-    if not fits or outputs.shape[1] < num_classes:
-        raise ValueError(
-            "Expected a model with one output of shape `(batch, classes)`, at least "
-            f"{num_classes} classes as in `noisy`. Received: outputs of shape {shapes}"
-        )
+    return ValueError(
+        "Expected a model with one output, or the key or position of one output as "
+        f"`output`. Received: outputs of shape {shapes}"
+    )
+
+
+def _classes(outputs):
+    """Returns the predicted classes, with -1 where the model returns NaN."""
     return np.where(np.isnan(outputs).any(-1), -1, np.argmax(outputs, -1))
 
 

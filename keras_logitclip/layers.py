@@ -1,5 +1,7 @@
 """The `LogitClip` layer."""
 
+from typing import Any
+
 import keras
 
 from keras_logitclip import ops
@@ -24,17 +26,14 @@ def __dir__():
 class LogitClip(FixedOnceCalled, keras.layers.Layer):
     """Clips the norm of the logits at `tau`.
 
-    Place it after the layer that returns the logits. Whatever loss follows is
-    bounded, so a wrong label cannot pull without limit; the predicted class
-    is the same with and without it.
+    Place it after the layer that returns the logits. It bounds the loss that follows,
+    so a wrong label has a limited influence. It does not change the predicted class.
 
-    Where some classes are masked by large negative logits, mask after clipping: a
-    single -1e9 is nearly the whole norm, and the other logits would be squeezed to
-    nothing.
+    If you mask some classes with large negative logits, mask after clipping: a single
+    -1e9 dominates the norm, and clipping would shrink the other logits to nearly zero.
 
-    `LogitClipLoss` does the same inside the loss and leaves the model as it
-    is. Use the layer when clipping is part of the model: for a custom
-    training loop, or when served probabilities should be the clipped ones.
+    `LogitClipLoss` clips inside the loss and leaves the model unchanged. Use the layer
+    if clipping is part of the model, for example in a custom training loop.
 
     Formula:
 
@@ -44,33 +43,32 @@ class LogitClip(FixedOnceCalled, keras.layers.Layer):
 
     Args:
         tau: Threshold of the norm, a number greater than zero;
-            `float("inf")` for no clipping.
+            `float("inf")` for no clipping. Defaults to `1.5`.
         p: Order of the norm, a number of at least 1; `float("inf")` is the
             maximum norm. Defaults to `2`.
         axis: Integer, the class axis. Defaults to `-1`.
-        training_only: Boolean. With `False`, the layer always clips, as in
-            the paper, where clipping belongs to the model's link function.
-            With `True`, evaluation and prediction see the raw logits.
-            Defaults to `False`.
-        normalize_gradient: Boolean, as in `LogitClipLoss`: whether the gradient of
-            the batch is divided by the mean of `minimum(1, tau / norm)`, over what
-            the mask of the inputs does not hide. Defaults to `False`.
+        training_only: Boolean. With `True`, evaluation and prediction return the raw
+            logits. With `False`, the layer always clips, as in the paper. Defaults to
+            `False`.
+        normalize_gradient: Boolean, whether the gradient of the batch is divided by the
+            mean of `minimum(1, tau / norm)`, as in `LogitClipLoss`. Vectors that the
+            mask of the inputs hides are not in the mean. Defaults to `False`.
         **kwargs: Keyword arguments of `keras.layers.Layer`, such as `name`
             and `dtype`.
 
     Call arguments:
         inputs: Floating-point logits with a batch axis and a class axis.
-        training: Boolean, whether the layer runs in training mode. It matters
+        training: Boolean, whether the layer runs in training mode. It has an effect
             only with `training_only=True`.
 
     Output shape:
         The shape of the inputs.
 
     Raises:
-        ValueError: If an argument is out of range, or if the inputs are
-            integers, have no class axis besides the batch, or came out of a
-            softmax or sigmoid (under JAX noticed in functional and sequential
-            models only, because its tensors take no mark).
+        ValueError: If an argument is out of range, or if the inputs are integers, have
+            no class axis besides the batch axis, or are the output of a softmax or
+            sigmoid. Under JAX, that is detected only in functional and sequential
+            models.
 
     Example:
 
@@ -90,7 +88,7 @@ class LogitClip(FixedOnceCalled, keras.layers.Layer):
 
     def __init__(
         self,
-        tau: float,
+        tau: float = 1.5,  # Measured in docs/choosing_tau.md.
         p: float = 2,
         axis: int = -1,
         training_only: bool = False,
@@ -105,18 +103,18 @@ class LogitClip(FixedOnceCalled, keras.layers.Layer):
         self.normalize_gradient = check_flag("normalize_gradient", normalize_gradient)
         self.supports_masking = True
 
-    def is_setting(self, name):
+    def is_setting(self, name: str) -> bool:
         return name in self._settings()
 
-    def __call__(self, inputs, *args, **kwargs):
-        # Before Keras casts the inputs, which takes the mark from them.
+    def __call__(self, inputs, *args, **kwargs) -> Any:
+        # Checked before Keras casts the inputs, because a cast loses their mark.
         refuse_probabilities(
-            inputs, remedy="a softmax, where one is needed, comes after `LogitClip`."
+            inputs, remedy="a softmax, if you need one, comes after `LogitClip`."
         )
         self.fix_settings()
         return super().__call__(inputs, *args, **kwargs)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs, training: bool | None = None, mask=None) -> Any:
         axis = resolve_class_axis(self.axis, inputs.shape)
         if self.training_only and not training:
             return inputs
@@ -129,11 +127,11 @@ class LogitClip(FixedOnceCalled, keras.layers.Layer):
             counted = True
         return ops.normalize_gradient(outputs, inputs, self.tau, self.p, axis, counted)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:
         resolve_class_axis(self.axis, input_shape)
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), **self._settings()}
 
     def __repr__(self):

@@ -8,12 +8,12 @@ import pytest
 from tests.running import BACKEND
 from tests.running import INFERENCE_ONLY
 
-# What PyTorch's compiler takes seconds for, where it finds a compiler of C++: for the
-# tests whose subject is what a compiler makes of the arithmetic.
+# The mode of tests that check compiled arithmetic. It takes seconds, and needs a C++
+# compiler.
 COMPILED = "inductor" if which("g++") or which("clang++") else "aot_eager"
 
-# The ways each backend can run a function; the first is the plain one. What
-# torch.compile traces runs with "aot_eager" without being translated to C++.
+# The modes of each backend, the plain one first. With "aot_eager", torch.compile traces
+# a function but does not translate it to C++.
 MODES = {
     "tensorflow": ("eager", "graph", "xla"),
     "jax": ("eager", "jit"),
@@ -21,21 +21,21 @@ MODES = {
     "numpy": ("eager",),
     "openvino": ("eager",),
 }[BACKEND]
-# The one that is done first with many functions, each of which is called once.
+# The quickest mode for many functions that are each called once.
 QUICKEST = "jit" if BACKEND == "jax" else "eager"
 DTYPES = ("float16", "bfloat16") + (() if INFERENCE_ONLY else ("float64",))
 
 Run = namedtuple("Run", "mode dtype")
 
-# The files of what only one backend has or promises.
+# Test files for a single backend.
 collect_ignore = [
     f"test_{name}.py" for name in ("jax", "tensorflow", "torch") if name != BACKEND
 ]
 
 
 def runs(*modes):
-    """Float32 in every mode, the other dtypes in the quickest one, and half precision
-    in the last one, where casts are fused away."""
+    """Returns float32 in every mode, other dtypes in the quickest mode, and half
+    precision in the last mode, where casts are fused away."""
     all_runs = [
         *(Run(mode, "float32") for mode in modes),
         *(Run(QUICKEST, dtype) for dtype in DTYPES),
@@ -45,16 +45,15 @@ def runs(*modes):
 
 
 def pytest_configure(config):
-    """Gives JAX an empty folder for what it compiles.
+    """Gives JAX an empty folder for compiled functions.
 
-    Outside of compiled functions it compiles the same operations again for each new
-    function object, and finds them there. Before JAX 0.6, what it finds there trains
-    differently.
+    In eager mode, JAX compiles the same operations again for each new function object,
+    unless it finds them there. Before JAX 0.6, functions from there train differently.
     """
     if BACKEND == "jax":
         import jax
 
-        if tuple(map(int, jax.__version__.split(".")[:2])) < (0, 6):
+        if jax.__version_info__ < (0, 6):
             return
         folder = tempfile.TemporaryDirectory(prefix="keras-logitclip-tests-")
         config.add_cleanup(folder.cleanup)
@@ -64,7 +63,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out what needs gradients where there are none."""
+    """Deselects tests that need gradients on backends without gradients."""
     if INFERENCE_ONLY:
         left_out = [item for item in items if item.get_closest_marker("gradients")]
         config.hook.pytest_deselected(items=left_out)
@@ -73,25 +72,25 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True, params=[BACKEND])
 def backend(request):
-    """The current Keras backend; being a parameter, it shows in each test's id."""
+    """Returns the current backend. As a parameter, it is part of each test's id."""
     return request.param
 
 
 @pytest.fixture(params=MODES)
 def mode(request):
-    """A way to run a function on the current backend, for `tests.running`."""
+    """Returns a mode of the current backend, for `tests.running`."""
     return request.param
 
 
 @pytest.fixture(params=runs(*MODES), ids="-".join)
 def run(request):
-    """A mode and a dtype, for `tests.running`."""
+    """Returns a mode and a dtype, for `tests.running`."""
     return request.param
 
 
 @pytest.fixture(autouse=True)
 def fresh_keras():
-    """Undoes what a test sets globally, and makes its random numbers its own."""
+    """Resets global settings after a test, and seeds its random numbers."""
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")

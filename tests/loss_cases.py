@@ -1,11 +1,11 @@
-"""Every loss, and what it should compute: the tests of all of them go by these cases.
+"""Every loss with its formula, as cases for the tests of all losses.
 
-Each formula is that of a paper, in float64 NumPy: it takes labels `y` (weights of the
-classes) and logits `z` of shape `(..., K)`, and the loss's arguments by name. It also
-holds for complex logits, whose imaginary parts become exact derivatives (`gradient`).
+Each formula is from a paper, in float64 NumPy. It takes labels `y` (class weights) and
+logits `z` of shape `(..., K)`, and the arguments of the loss by name. It also holds for
+complex logits, whose imaginary parts give exact derivatives (`gradient`).
 
-A loss is added by its formula with one case above it. What it refuses, and where its
-bound is not reached, is in tables of the tests.
+To add a loss, add its formula with a case above it. Tables in the tests have the
+arguments that it refuses, and bounds that are not reached.
 """
 
 from collections import namedtuple
@@ -26,16 +26,16 @@ CASES = {}
 
 
 def case(name, loss, arguments=None, bound=INF, total=None, inner=None):
-    """Makes the formula below it what a loss with these arguments should compute.
+    """Registers a formula as the expected value of a loss with these arguments.
 
     Args:
         name: Name of the case.
         loss: Class of the loss.
-        arguments: Those of the class and of the formula. Functions among them are
-            called with the number of classes.
-        bound: The largest value for a class id among 10 classes. None where a loss
-            can be negative, or grows slowly.
-        total: The sum over all labels, where that is constant, of 10 classes.
+        arguments: The arguments of the class and of the formula. Functions among them
+            are called with the number of classes.
+        bound: The largest value for a class id with 10 classes, `None` if a loss can be
+            negative or grows slowly.
+        total: The sum over the labels of 10 classes, if it is constant.
         inner: The classes of the losses that it wraps.
     """
 
@@ -63,15 +63,15 @@ NORM_25, NORM_1_5 = (cross_entropy_bounds(tau, 10).upper for tau in (25, 1.5))
 
 
 def value(formula, y, z, **parameters):
-    """The losses of logits `z` along the last axis."""
+    """Returns the losses of logits `z` along the last axis."""
     return formula(np.asarray(y, "float64"), np.asarray(z, "float64"), **parameters)
 
 
 def gradient(formula, y, z, entries=None, **parameters):
-    """The gradient of the sum of the losses with respect to the logits.
+    """Returns the gradient of the sum of the losses with respect to the logits.
 
-    By complex steps, which subtract nothing and are exact to rounding. `entries`
-    are the classes to compute it for, all of them by default.
+    It uses complex steps, which do not cancel and are exact up to rounding. `entries`
+    are the classes to compute, by default all.
     """
     y, z, step = np.asarray(y, "float64"), np.asarray(z, "float64"), 1e-100
     columns = []
@@ -417,9 +417,9 @@ def active_passive(y, z, alpha, beta):
 if BACKEND == "openvino":  # Whose `log1p` cancels for tiny numbers.
     del CASES["Bi-tempered-slight"]
 
-# One case for each way to implement a loss, for what all of them share: of the
-# label's probability, of all probabilities, of labels and probabilities, of the
-# logits, with a matrix, fused with clipping, around a loss, and a sum.
+# One case for each way to implement a loss, for tests of shared mechanisms: of the
+# label's probability, of all probabilities, of labels and probabilities, of the logits,
+# with a matrix, fused with clipping, around a loss, and a sum.
 KINDS_OF_LOSSES = (
     "GCE",
     "NCE",
@@ -438,7 +438,7 @@ def arguments(name, classes=CLASSES):
 
 
 def build(name, /, classes=CLASSES, **changes):
-    """A loss of the table, which returns one value per sample."""
+    """Builds a loss of the table that returns one value per sample."""
     case = CASES[name]
     axis = {"axis": changes["axis"]} if "axis" in changes else {}
     inner = {role: loss(**axis) for role, loss in case.inner.items()}
@@ -447,7 +447,7 @@ def build(name, /, classes=CLASSES, **changes):
 
 
 def scale_of(name):
-    """The largest value, or 1 where that is less or there is none."""
+    """Returns the bound of a loss, but at least 1, and 1 without a bound."""
     bound = CASES[name].bound
     return 1 if bound in (None, INF) else max(1, bound)
 
@@ -457,7 +457,7 @@ def takes_probabilities(name):
 
 
 def functions(labels, names=tuple(CASES), **changes):
-    """Losses of the table with these labels, as functions of the logits."""
+    """Returns losses of the table with these labels, as functions of the logits."""
     return {name: with_labels(build(name, **changes), labels) for name in names}
 
 
@@ -467,6 +467,6 @@ def expected_values(name, weights, z, **changes):
 
 
 def expected_gradient(name, weights, z, entries=None, **changes):
-    """The gradient of the sum of the losses, of all columns or of some."""
+    """Returns the gradient of the sum of the losses, for all columns or for some."""
     parameters = {**arguments(name, np.shape(z)[-1]), **changes}
     return gradient(CASES[name].formula, weights, z, entries, **parameters)

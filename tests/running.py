@@ -10,20 +10,20 @@ BACKEND = keras.config.backend()
 # Under NumPy, Keras makes float32 of float64, and OpenVINO computes in float32.
 INFERENCE_ONLY = BACKEND in ("numpy", "openvino")
 KERAS_VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
-# Before, Keras's NumPy arrays carry no masks.
+# Older versions cannot put masks on NumPy arrays.
 TAKES_MASKS = BACKEND != "numpy" or KERAS_VERSION >= (3, 15)
-# Before, torch.compile stumbles over the way in which Keras walks its arguments.
+# In older versions, torch.compile cannot trace Keras's handling of arguments.
 TORCH_COMPILES_FULL_GRAPHS = KERAS_VERSION >= (3, 15)
 
 
 def apply(function, x, mode="eager", dtype="float32"):
-    """The value of `function(x)` as a NumPy array."""
+    """Returns the value of `function(x)` as a NumPy array."""
     with double_precision(dtype):
         return to_numpy(_compile(function, mode)(to_tensor(x, dtype)))
 
 
 def value_and_vjp(function, x, upstream, mode, dtype="float32"):
-    """The value of `function(x)` and the gradient of `sum(upstream * function(x))`.
+    """Returns `function(x)` and the gradient of `sum(upstream * function(x))`.
 
     `upstream` is cast to the dtype of the value, and broadcast to its shape.
     """
@@ -33,10 +33,10 @@ def value_and_vjp(function, x, upstream, mode, dtype="float32"):
 
 
 def differentiated(function, mode, signature=None):
-    """The value of `function(x, *others)` and the gradient of what it is pulled by.
+    """Returns a function that computes the value and the gradient of `function`.
 
-    Returns a function of `x`, `upstream` and the others, which is compiled once.
-    `signature` are their shapes and dtypes, where TensorFlow is not to know all sizes.
+    The result is a function of `x`, `upstream` and the other arguments, and is compiled
+    once. `signature` has their shapes and dtypes if TensorFlow must not know all sizes.
     """
     if BACKEND == "tensorflow":
         return _tensorflow_differentiated(function, mode, signature)
@@ -49,10 +49,10 @@ Part = namedtuple("Part", "value gradient")
 
 
 def apply_each(functions, x, mode="eager", dtype="float32"):
-    """The values `function(x)` of many functions, by their names: compiled as one.
+    """Returns the values of many functions by their names, compiled as one function.
 
-    In the eager mode there is nothing to share, except on OpenVINO, which compiles
-    whatever is computed.
+    In eager mode, each is called separately, except on OpenVINO, which compiles
+    everything.
     """
     if mode == "eager" and BACKEND != "openvino":
         return {
@@ -63,11 +63,11 @@ def apply_each(functions, x, mode="eager", dtype="float32"):
 
 
 def value_and_vjp_each(functions, x, mode, dtype="float32", upstream=None):
-    """The values of many functions and the gradients of their sums, by their names.
+    """Returns the values of many functions and the gradients of their sums, by names.
 
-    What is compiled is compiled as one function, each on rows of its own. `x` are the
-    rows of all functions, or those of each name. With `upstream`, the gradients are
-    those of sums weighted by it. Backends that only infer give `None` for gradients.
+    In compiled modes, they are one function, each on its own rows. `x` has the common
+    rows, or the rows by name. `upstream` weights the sums. Backends without gradients
+    return `None` for them.
     """
     count = len(functions)
     if INFERENCE_ONLY:
@@ -87,7 +87,7 @@ def value_and_vjp_each(functions, x, mode, dtype="float32", upstream=None):
 
 
 def _of(x, name):
-    """The same rows for each function, or those of its name."""
+    """Returns the common rows, or the rows of a name."""
     return x[name] if isinstance(x, dict) else x
 
 
@@ -96,7 +96,7 @@ def _repeat(functions, x):
 
 
 def on_parts(functions):
-    """All functions as one, each on rows of its own."""
+    """Returns all functions as one function, each on its own rows."""
 
     def together(x):
         parts = keras.ops.split(x, len(functions))
@@ -111,7 +111,7 @@ def on_parts(functions):
 
 
 def gradient_along(function, x, upstream, direction):
-    """The gradient of `sum(direction * vjp(function)(x, upstream))`."""
+    """Returns the gradient of `sum(direction * vjp(function)(x, upstream))`."""
     return to_numpy(
         {
             "tensorflow": _tensorflow_gradient_along,
@@ -122,7 +122,7 @@ def gradient_along(function, x, upstream, direction):
 
 
 def with_labels(loss, labels):
-    """A loss, or its `call`, with these labels: a function of the logits."""
+    """Returns a loss, or its `call`, with these labels as a function of the logits."""
     labels = np.asarray(labels)
     dtype = "int32" if np.issubdtype(labels.dtype, np.integer) else "float32"
     given = to_tensor(labels, dtype)
@@ -134,14 +134,14 @@ def to_tensor(x, dtype="float32"):
 
 
 def to_numpy(x):
-    """As a NumPy array, of float32 for bfloat16, which NumPy lacks."""
+    """Returns a tensor as a NumPy array, in float32 for bfloat16."""
     if keras.backend.standardize_dtype(x.dtype) == "bfloat16":
         x = keras.ops.cast(x, "float32")
     return keras.ops.convert_to_numpy(x)
 
 
 def double_precision(dtype):
-    """JAX computes in float64 only where that is enabled."""
+    """Enables float64 on JAX if the dtype is float64."""
     if BACKEND == "jax" and dtype == "float64":
         import jax
 

@@ -1,4 +1,4 @@
-"""Logits and labels of few shapes, so that what backends compile is used again."""
+"""Logits and labels of few shapes, so that backends reuse compiled functions."""
 
 from collections import namedtuple
 
@@ -19,7 +19,7 @@ KINDS = ("sparse", "column", "one-hot", "soft")
 
 
 def some_labels(kind, shape=(ROWS,), classes=CLASSES):
-    """Labels as they are given, and the weight of each class that they mean.
+    """Returns labels for a loss, and the class weights that they mean.
 
     The last label is the class 0. Beyond `KINDS` there are "smooth" weights and two
     kinds whose sum is not one, "unnormalized" and "zero".

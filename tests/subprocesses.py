@@ -1,4 +1,4 @@
-"""Starts processes, and ends them and those that they start with the test."""
+"""Starts processes, and ends them and their children with the test."""
 
 import atexit
 import contextlib
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 # Seconds that any of these processes may take, on a machine that is busy.
 LIMIT = 240
 
-# Knows the groups of processes that run. It reads until the process of the tests has
-# ended, by whatever signal, and then kills the groups that are left.
+# This process reads the groups of running processes until the process of the tests has
+# ended, by whatever signal. Then it kills the remaining groups.
 _GUARD = """
 import os, signal, sys
 groups = set()
@@ -118,7 +118,7 @@ def finish(process: subprocess.Popen, limit: float = LIMIT) -> tuple[str, str]:
 
 
 def finish_well(process: subprocess.Popen, limit: float = LIMIT) -> tuple[str, str]:
-    """Returns what a process writes, and checks that it ends without an error."""
+    """Returns the output of a process, and checks that it ends without an error."""
     output, messages = finish(process, limit)
     assert process.returncode == 0, f"{output}\n{messages}"
     return output, messages
@@ -127,11 +127,11 @@ def finish_well(process: subprocess.Popen, limit: float = LIMIT) -> tuple[str, s
 Ended = subprocess.CompletedProcess
 
 
-def run(command: list, **options) -> Ended:
-    """Runs a process to its end, as `subprocess.run` does, and within `LIMIT`."""
+def run(command: list, limit: float = LIMIT, **options) -> Ended:
+    """Runs a process to its end, as `subprocess.run` does, and within a limit."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with started(command, **pipes, **options) as process:
-        output, messages = finish(process)
+        output, messages = finish(process, limit)
     return Ended(command, process.returncode, output, messages)
 
 
@@ -145,7 +145,7 @@ def run_well(command: list, **options) -> str:
 def run_together(
     commands: list, environments: list[dict], folder: Path, limit: float = LIMIT
 ) -> list[str]:
-    """Runs Python processes that need each other, and returns what each one writes.
+    """Runs Python processes that need each other, and returns their outputs.
 
     All of them end with the first that fails.
     """

@@ -1,4 +1,5 @@
 import csv
+import re
 
 import keras
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from keras_logitclip import LogitClipLoss
 from keras_logitclip import noise
+from keras_logitclip._jobs.arrays import ShuffledBatches
 from keras_logitclip.callbacks import MemorizationMonitor
 from tests.conftest import BACKEND
 
@@ -50,7 +52,7 @@ def fit(model, *callbacks, x=X, noisy=NOISY, epochs=2, **arguments):
 
 
 def shares(model, x, noisy):
-    """What the names stand for, sample by sample."""
+    """Computes the expected shares sample by sample."""
     predicted = np.argmax(model.predict_on_batch(x), -1)
     triples = list(zip(predicted, noisy.labels, noisy.clean, strict=True))
     wrong = [(p, label, clean) for p, label, clean in triples if label != clean]
@@ -236,8 +238,107 @@ def test_several_inputs(inputs):
     assert logs == pytest.approx(shares(model, inputs, NOISY))
 
 
+def two_heads(kind):
+    x = keras.Input((8,))
+    heads = {name: keras.layers.Dense(CLASSES, name=name)(x) for name in ("one", "two")}
+    return keras.Model(x, heads if kind == "dict" else list(heads.values()))
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize(("kind", "keys"), [("dict", ("one", "two")), ("list", (0, 1))])
+def test_each_of_two_heads_has_a_monitor(kind, keys):
+    model = two_heads(kind)
+    clipped = LogitClipLoss("sparse_categorical_crossentropy", 1.0)
+    structure = dict if kind == "dict" else lambda pairs: [value for _, value in pairs]
+    labels = (NOISY, ALL_WRONG)
+    model.compile("sgd", structure((key, clipped) for key in keys))
+    monitors = [
+        MemorizationMonitor(X, noisy, len(X), prefix=f"{key}_", output=key)
+        for key, noisy in zip(keys, labels, strict=True)
+    ]
+    y = structure((key, noisy.labels) for key, noisy in zip(keys, labels, strict=True))
+    history = model.fit(X, y, epochs=1, callbacks=monitors, verbose=0).history
+    outputs = model.predict_on_batch(X)
+    for key, noisy in zip(keys, labels, strict=True):
+        predicted = np.argmax(outputs[key], -1)
+        wrong = noisy.flipped
+        memorized = np.mean(predicted[wrong] == noisy.labels[wrong])
+        assert history[f"{key}_memorized"] == [pytest.approx(memorized)]
+
+
+@pytest.mark.gradients
+def test_a_softmax_in_one_of_two_heads_is_noticed():
+    x = keras.Input((8,))
+    outputs = [keras.layers.Dense(CLASSES)(x) for _ in range(2)]
+    model = keras.Model(x, [outputs[0], keras.layers.Softmax()(outputs[1])])
+    clipped = LogitClipLoss("sparse_categorical_crossentropy", 1.0)
+    other = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", [other, clipped])
+    MemorizationMonitor(X, NOISY, output=0).measure(model)
+    with pytest.raises(ValueError, match="returns probabilities. Remove the softmax"):
+        MemorizationMonitor(X, NOISY, output=1).measure(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "shapes"),
+    [
+        ("dict", None, r"{'one': \(13, 5\), 'two': \(13, 5\)}"),
+        ("dict", "three", "{'one': "),
+        ("dict", 0, "{'one': "),
+        ("list", 2, r"\[\(13, 5\), \(13, 5\)\]"),
+        ("list", "one", r"\[\(13, 5\)"),
+    ],
+)
+def test_the_heads_that_there_are_are_told(kind, output, shapes):
+    monitor = MemorizationMonitor(X, NOISY, output=output)
+    message = f"as `output`. Received: outputs of shape {shapes}"
+    with pytest.raises(ValueError, match=message):
+        monitor.measure(two_heads(kind))
+
+
+def test_a_softmax_in_another_head_is_none_of_this_one():
+    x = keras.Input((8,))
+    outputs = [keras.layers.Dense(CLASSES)(x) for _ in range(2)]
+    model = keras.Model(x, [keras.layers.Softmax()(outputs[0]), outputs[1]])
+    clipped = LogitClipLoss("sparse_categorical_crossentropy", 1.0)
+    model.compile("sgd", ["sparse_categorical_crossentropy", clipped])
+    for output in (0, 1):
+        MemorizationMonitor(X, NOISY, output=output).measure(model)
+
+
+def some_batches(kind):
+    """Returns batches of inputs and labels in the usual form of the backend."""
+    if kind == "PyDataset":
+        return ShuffledBatches(X, CLEAN, 50, seed=0)
+    if kind == "generator":
+        return ((X[i : i + 50], CLEAN[i : i + 50]) for i in (0, 50, 100))
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices((X, CLEAN)).batch(50)
+    if BACKEND == "torch":
+        from torch.utils.data import DataLoader
+        from torch.utils.data import StackDataset
+
+        return DataLoader(StackDataset(X, CLEAN), 50)
+    pytest.skip("Arrays are what this backend has.")
+
+
+@pytest.mark.parametrize("kind", ["PyDataset", "generator", "own"])
+def test_batches_are_answered_with_what_makes_arrays_of_them(kind):
+    x = some_batches(kind)
+    with pytest.raises(ValueError, match="`x`: expected arrays, .* Received: ") as told:
+        MemorizationMonitor(x, NOISY)
+    assert f"an object of type {type(x).__name__}" in str(told.value)
+    names = {"x": x, "np": np}
+    exec(re.search("with `(.*)`. Received", str(told.value))[1], names)
+    rows = np.lexsort(names["x"].T)
+    np.testing.assert_array_equal(names["x"][rows], X[np.lexsort(X.T)])
+    np.testing.assert_array_equal(names["y"][rows], CLEAN[np.lexsort(X.T)])
+
+
 def sample_of(noisy, *args, **kwargs):
-    """The positions of the sample, read from inputs that are their own position."""
+    """Returns the positions of the sample, from inputs that are their own positions."""
     positions = np.arange(len(noisy.labels))
     monitor = MemorizationMonitor(positions, noisy, *args, **kwargs)
     sample = np.concatenate(monitor.batches)[: len(monitor.labels)]
@@ -321,18 +422,60 @@ def test_bad_arguments(call, message):
 
 def model_with_output(shape):
     inputs = keras.Input((8,))
-    if shape == "two":
-        return keras.Model(inputs, [keras.layers.Dense(5)(inputs) for _ in range(2)])
     outputs = keras.layers.Dense(int(np.prod(shape)))(inputs)
     return keras.Model(inputs, keras.layers.Reshape(shape)(outputs))
 
 
-@pytest.mark.parametrize("shape", [(1,), (4,), (2, 5), "two"], ids=str)
+@pytest.mark.parametrize("shape", [(1,), (4,), (2, 5)], ids=str)
 def test_models_that_return_no_classes(shape):
     monitor = MemorizationMonitor(X, NOISY)
     monitor.set_model(model_with_output(shape))
     with pytest.raises(ValueError, match="at least 5 classes.*Received: outputs of"):
         monitor.on_epoch_end(0, {})
+
+
+ONE_OUTPUT = {
+    "logit": (None, keras.losses.BinaryCrossentropy(from_logits=True)),
+    "clipped": (None, LogitClipLoss("binary_crossentropy", 1.5)),
+    "probability": ("sigmoid", "binary_crossentropy"),
+}
+
+
+@pytest.mark.parametrize(("columns", "label"), [(1, None), (1, 0), (5, 3)], ids=str)
+@pytest.mark.parametrize(("activation", "loss"), ONE_OUTPUT.values(), ids=ONE_OUTPUT)
+def test_one_output_for_two_classes(activation, loss, columns, label):
+    noisy = noise.symmetric(CLEAN % 2, 0.4, 2, seed=0)
+    outputs = keras.layers.Dense(columns, activation=activation)
+    model = keras.Sequential([keras.Input((8,)), outputs])
+    model.compile("sgd", loss)
+    logit = X @ keras.ops.convert_to_numpy(outputs.kernel)[:, label or 0]
+    predicted = (logit > 0).astype(int)
+    wrong = noisy.flipped
+    shares = MemorizationMonitor(X, noisy, len(X), label=label).measure(model)
+    assert shares == {
+        "memorized": (predicted == noisy.labels)[wrong].mean(),
+        "recovered": (predicted == noisy.clean)[wrong].mean(),
+        "clean_accuracy": (predicted == noisy.clean)[~wrong].mean(),
+    }
+
+
+@pytest.mark.parametrize("label", [None, 5], ids=str)
+def test_several_labels_are_no_classes(label):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(5)])
+    model.compile("sgd", LogitClipLoss("binary_crossentropy", 1.5))
+    noisy = noise.symmetric(CLEAN % 2, 0.4, 2, seed=0)
+    monitor = MemorizationMonitor(X, noisy, label=label)
+    with pytest.raises(ValueError, match=rf"`label`.*label={label}, .*\(\d+, 5\)"):
+        monitor.measure(model)
+
+
+@pytest.mark.parametrize("loss", [None, "mse"])
+def test_one_output_that_could_be_anything(loss):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss)
+    monitor = MemorizationMonitor(X, noise.symmetric(CLEAN % 2, 0.4, 2, seed=0))
+    with pytest.raises(ValueError, match=r"at least 2 .*`keras.layers.Dense\(2\)`"):
+        monitor.measure(model)
 
 
 def test_nan_is_no_class():
@@ -349,7 +492,7 @@ def test_a_softmax_in_front_of_a_loss_of_logits_is_noticed():
     """On every backend, because the callback sees the values."""
     x = keras.Input((8,))
     outputs = keras.layers.Dense(CLASSES, activation="softmax")(x)
-    # Of a layer that leaves no trace of the activation.
+    # Probabilities of a layer whose activation cannot be detected.
     model = keras.Model(x, keras.layers.Reshape((CLASSES,))(outputs))
     model.compile("sgd", LogitClipLoss("sparse_categorical_crossentropy", 1.0))
     with pytest.raises(ValueError, match="returns probabilities. Remove the softmax"):

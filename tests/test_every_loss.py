@@ -1,7 +1,7 @@
-"""What every loss of `loss_cases.py` computes, whatever the labels and logits.
+"""Values and gradients of every loss of `loss_cases.py`, for all labels and logits.
 
-What is compiled is one function of all losses. Batches have the same shape where that
-is possible, because JAX compiles each operation for each shape.
+All losses are compiled as one function. Batches have the same shape where possible,
+because JAX compiles each operation for each shape.
 """
 
 from collections import namedtuple
@@ -41,7 +41,7 @@ from tests.samples import some_labels
 
 PLAIN = MODES[0]
 OF_PROBABILITIES = tuple(filter(takes_probabilities, CASES))
-# OpenVINO compiles whatever is computed.
+# OpenVINO compiles every computation.
 QUICK = KINDS_OF_LOSSES if BACKEND == "openvino" else tuple(CASES)
 # JAX compiles each operation again for another number of classes and for float64,
 # which the formulas of the losses are tested with on the other backends.
@@ -124,7 +124,7 @@ def test_values_and_gradients_equal_the_oracle(kind, classes):
 
 
 def columns_to_check(z, weights):
-    """The labels' classes, the most probable ones, and at most 50 others."""
+    """Returns the classes of the labels, the most probable ones, and 50 others."""
     some = np.arange(0, z.shape[-1], -(-z.shape[-1] // 50))
     return np.unique([*some, *weights.argmax(-1), *z.argmax(-1)])
 
@@ -213,8 +213,8 @@ def assert_parts_equal_the_oracle(parts, weights, z, dtype):
 BRANCHES = ("Bootstrap-hard", "Bi-tempered-log", "Bi-tempered-slight", "Forward-zeros")
 EACH_CLASS = [*{case.loss: name for name, case in reversed(CASES.items())}.values()]
 EACH_BRANCH = sorted({*EACH_CLASS, *BRANCHES} & {*CASES} - {"Bi-tempered"})
-# What compilers make of these is their subject. PyTorch's takes a second for each of
-# them; the others go the way to it.
+# These cases check compiled arithmetic. PyTorch's compiler takes a second for each. The
+# other cases are only traced.
 WITH_NUMERICS = (
     "GCE",
     "NCE",
@@ -255,7 +255,7 @@ else:
 @pytest.mark.gradients
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda sweep: "-".join(sweep[:3]))
 def test_compiled(sweep):
-    """With class ids: ordinary rows, extreme ones, and some whose label is no class."""
+    """Compares ordinary rows, extreme rows, and rows with invalid class ids."""
     mode, dtype, kind, names = sweep
     z, labels = rounded(logits(), dtype), some_labels(kind)
     given, weights = labels
@@ -347,7 +347,7 @@ def after_softmax(loss):
 
 @pytest.mark.gradients
 def test_probabilities_of_zero_and_one():
-    """And a little more than one, as a softmax in float32 returns."""
+    """Also slightly more than one, as a softmax in float32 can return."""
     p = np.zeros((6, 10), "float32")
     p[::2, 0] = 1
     p[1::2, 0] = np.nextafter(np.float32(1), 2)
@@ -363,7 +363,7 @@ def test_probabilities_of_zero_and_one():
 
 
 def sure_logits(margin):
-    """Rows whose label is 0: most wrong, all wrong, most right."""
+    """Returns rows with the label 0: most wrong, all wrong, most right."""
     z = np.zeros((3, 10), "float32")
     z[0, 0], z[0, 1] = -margin / 2, margin / 2
     z[1] = margin / 2
@@ -374,7 +374,7 @@ def sure_logits(margin):
 
 
 def very_sure_logits():
-    """Rows that are sure of the label 0, of another class, and of neither."""
+    """Returns rows certain of the label 0, of another class, and of neither."""
     z = logits()
     z[0, 0] = 1e4
     z[1, 3] = 1e4
@@ -442,7 +442,7 @@ def rtol_where_extreme(name, rtol):
 
 
 def assert_labels_are_pulled(actual, expected):
-    """However small the probability."""
+    """For any small probability."""
     assert_all_close(
         {name: pulls(name, gradient) for name, gradient in actual.items()},
         {name: pulls(name, gradient) for name, gradient in expected.items()},
@@ -453,10 +453,11 @@ def assert_labels_are_pulled(actual, expected):
 
 
 def pulls(name, gradient):
-    """The label's entry, of the rows that are sure of another class."""
+    """The gradient at the label, for rows that are certain of another class."""
     wrong = EXTREME.argmax(-1) != 0
     if name == "LogitNorm":
-        # Nothing that lies along the logits pulls there: not in the first rows.
+        # The gradient has no part along the clipped logits, so the first rows are left
+        # out.
         wrong[: -len(very_sure_logits())] = False
     return gradient[wrong, 0]
 
@@ -496,7 +497,7 @@ def test_values_are_bounded():
             )
 
 
-# Labels that are no class, and labels of the wrong shape.
+# Invalid class ids, and labels of the wrong shape.
 
 IDS = np.int32([3, -1, 9, 10, 1_000_000, 0])
 INVALID = [1, 3, 4]
@@ -566,7 +567,7 @@ def test_inside_logit_clip(kind):
 
 
 def test_a_probability_that_rounding_makes_larger_than_one(mode):
-    """What a compiler makes of a logit can be more than the maximum of its row."""
+    """Compilers can round a logit to more than the maximum of its row."""
     z, labels = logits(), some_labels("sparse")
     z[:, 3] = np.linspace(200, 300, len(z))
     losses = {
@@ -599,7 +600,7 @@ def test_training_in_mixed_precision(name):
 
 @pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 256), ("float16", 2048)])
 def test_class_ids_beyond_what_the_dtype_holds(dtype, limit):
-    """Ids given as integers stay exact; those that were rounded before are refused."""
+    """Integer ids stay exact. Ids that were rounded before are refused."""
     loss = build("GCE", dtype=dtype)
     z = np.zeros((2, limit + 2), "float32")
     z[:, limit + 1] = 8
@@ -631,10 +632,10 @@ def test_probabilities_are_refused_where_keras_marks_them(name):
         build(name).call(to_tensor(some_labels("sparse").given), probabilities)
 
 
-# Samples that do not count.
+# Hidden samples.
 
 HIDDEN = np.array([False, True, False, True, True, False])
-# What may stand where a sample is hidden.
+# Values of hidden samples.
 JUNK_IDS, JUNK_LOGITS = [-1, -100, 255], [float("nan"), INF, -INF]
 Hiding = namedtuple("Hiding", "arguments weights mask")
 HIDINGS = {
@@ -649,7 +650,7 @@ if not TAKES_MASKS:
 
 
 def some_hidden(kind, ignored, shape=(6, 10)):
-    """Logits and labels of which some rows are junk, and which of them are not."""
+    """Returns logits and labels with some junk rows, and which rows are not junk."""
     z, labels = logits(*shape), some_labels(kind, shape[:-1])
     hidden = HIDDEN.reshape(shape[:-1])
     given = labels.given.copy()
@@ -664,7 +665,7 @@ def some_hidden(kind, ignored, shape=(6, 10)):
 
 
 def hiding(loss, given, weights, mask):
-    """A loss of logits, some of which are hidden."""
+    """Returns a loss as a function of logits, some of which are hidden."""
     given = to_tensor(given, "int32" if given.dtype.kind == "i" else "float32")
 
     def function(z):
@@ -713,7 +714,7 @@ def test_hidden_samples(way, kind):
 
 @pytest.mark.parametrize("way", HIDINGS)
 def test_means_of_the_samples_that_are_not_hidden(way):
-    """A weight of zero takes part in Keras's mean over the batch, a mask does not."""
+    """Keras's mean counts samples with weight zero, but not masked samples."""
     arguments, weights, mask = HIDINGS[way]
     z, given, expected_weights = some_hidden("sparse", arguments.get("ignore_class"))
     for name in QUICK:
@@ -757,11 +758,11 @@ def test_only_class_ids_can_be_ignored(kind):
                 build(name, ignore_class=2)(some_labels(kind).given, logits())
 
 
-# What a loss says of itself.
+# The attributes of losses.
 
 
 def test_losses_that_treat_all_other_classes_alike():
-    """Or not: those with a matrix of the noise."""
+    """Losses with a transition matrix do not."""
     z, ids = logits(), np.full(6, 3)
     moved = np.concatenate([z[:, 2::-1], z[:, 3:4], z[:, :3:-1]], 1)
     before, after = (apply_each(functions(ids, QUICK), each) for each in (z, moved))
@@ -771,7 +772,7 @@ def test_losses_that_treat_all_other_classes_alike():
 
 
 def test_losses_that_are_functions_of_the_label_alone():
-    """Or not: two kinds of logits give the label the same probabilities."""
+    """Two kinds of logits give the label the same probabilities."""
     p = np.linspace(0.05, 0.95, 6)[:, None]
     log_shares = oracle.log_softmax(logits(6, 9))
     skewed, even = (
@@ -788,7 +789,7 @@ def test_losses_that_are_functions_of_the_label_alone():
 
 
 def test_losses_whose_sum_over_all_labels_is_constant():
-    """They all have a `total` here. Others may have one for some of their arguments."""
+    """All symmetric losses have a `total`. Others may have one for some arguments."""
     for name in CASES:
         if getattr(build(name), "is_symmetric", False):
             assert CASES[name].total is not None, name

@@ -145,7 +145,7 @@ BAD_ARGUMENTS = {
 @pytest.mark.once
 @pytest.mark.parametrize("name", BAD_ARGUMENTS)
 def test_bad_arguments(name):
-    """One of each; `tests.test_ops` has all bad values of `tau`, `p` and `axis`."""
+    """One bad value of each; `tests.test_ops` has all for `tau`, `p` and `axis`."""
     with pytest.raises(ValueError, match=f"`{name}`: expected .* Received: {name}="):
         LogitClip(**BAD_ARGUMENTS[name])
 

@@ -65,7 +65,7 @@ class HalvedCrossentropy(keras.losses.SparseCategoricalCrossentropy):
         return super().call(y_true, y_pred) / 2
 
 
-# Of every kind of loss, once; the reductions of two of them.
+# One loss of every kind, and all reductions for two of them.
 
 Case = namedtuple("Case", "loss labels logits kwargs", defaults=(LOGITS, {}))
 CASES = {
@@ -81,7 +81,7 @@ CASES = {
     "soft": Case(categorical(), SOFT),
     "one-hot-sequence": Case(categorical(), SEQUENCE_ONE_HOT, SEQUENCES),
     "channels-first": Case(categorical(axis=1), IMAGE_LABELS, IMAGES, {"axis": 1}),
-    # Keras's smoothing divides by the last axis, and stays as it is.
+    # Keras's smoothing divides by the size of the last axis, which is kept.
     "smoothing-channels-first": Case(
         categorical(axis=1, label_smoothing=0.1), IMAGE_LABELS, IMAGES, {"axis": 1}
     ),
@@ -117,7 +117,7 @@ REDUCTIONS = (
 
 
 def clip_then_loss(case, reduction, sample_weight):
-    """What the wrapper stands for, with a Keras loss that reduces by itself."""
+    """Computes the expected value with a Keras loss that reduces by itself."""
     arguments = {"tau": TAU, "p": 2, "axis": -1, **case.kwargs}
     clipped = oracle.clip(case.logits, **arguments).astype("float32")
     if isinstance(case.loss, keras.losses.Loss):
@@ -259,7 +259,7 @@ def test_a_name_is_computed_as_the_loss_of_that_name():
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # NumPy, of the norm.
 @pytest.mark.parametrize("case", FUSED.values(), ids=FUSED)
 def test_nobody_can_tell_from_values(case):
-    """The reduced value and its gradient are those of a loss that only Keras knows."""
+    """The reduced value and its gradient equal those of an unfused Keras loss."""
     labels = to_tensor(case.labels, case.labels.dtype.name)
     wild = case.logits.copy()
     wild[1] = 0

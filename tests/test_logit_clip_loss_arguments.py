@@ -1,4 +1,4 @@
-"""What `LogitClipLoss` takes as the loss to wrap, how it calls and saves it."""
+"""How `LogitClipLoss` checks, calls and saves the wrapped loss."""
 
 import warnings
 
@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_logitclip import LogitClip
 from keras_logitclip import LogitClipLoss
+from keras_logitclip import bounds
 from keras_logitclip import losses
 from keras_logitclip import ops
 from tests import oracle
@@ -44,6 +46,18 @@ def categorical(**kwargs):
 
 def sparse_function(y_true, y_pred):
     return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, True)
+
+
+# The default threshold, that of docs/choosing_tau.md.
+
+
+@pytest.mark.once
+def test_default_tau():
+    given = LogitClipLoss("sparse_categorical_crossentropy", 1.5)
+    value = LogitClipLoss("sparse_categorical_crossentropy")(IDS, LOGITS)
+    np.testing.assert_array_equal(to_numpy(value), to_numpy(given(IDS, LOGITS)))
+    clipped = to_numpy(LogitClip()(LOGITS, training=True))
+    np.testing.assert_array_equal(clipped, to_numpy(ops.logit_clip(LOGITS, 1.5)))
 
 
 # Activations.
@@ -131,6 +145,31 @@ def test_unknown_name_is_answered_with_the_known_ones(name):
         LogitClipLoss(name, 1.0)
 
 
+# Classes instead of instances.
+
+LINES = {
+    "keras": (keras.losses.MeanSquaredError, r"`MeanSquaredError\(\)`"),
+    "logits": (
+        keras.losses.CategoricalCrossentropy,
+        r"`CategoricalCrossentropy\(from_logits=True\)`",
+    ),
+    "own": (losses.JensenShannon, r"`JensenShannon\(\)`"),
+    "no-loss": (keras.layers.Dense, "expected a loss instance such as"),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("loss", "line"), LINES.values(), ids=LINES)
+def test_a_class_is_answered_with_what_makes_an_instance(loss, line):
+    for wrap in (
+        lambda: LogitClipLoss(loss, 1.0),
+        lambda: losses.ActivePassive("mse", loss),
+        lambda: bounds.loss_bounds(loss, 1.0, 10),
+    ):
+        with pytest.raises(ValueError, match=f"{line}.* Received: loss=<class"):
+            wrap()
+
+
 # Configuration.
 
 CONFIGURED = {
@@ -180,13 +219,13 @@ def closure():
     "function", [absolute_error, closure()], ids=("unregistered", "closure")
 )
 def test_models_with_functions_are_saved_as_keras_saves_them(function, tmp_path):
-    """Keras warns too, where it can, and a checkpoint never ends a training."""
+    """Keras also warns. A checkpoint never ends a training."""
     path = tmp_path / "model.keras"
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(CLASSES)])
     model.compile("sgd", LogitClipLoss(function, 1.0))
     checkpoint = keras.callbacks.ModelCheckpoint(path)
     x, y = np.ones((2, 8)), np.eye(CLASSES)[:2]
-    with pytest.warns(UserWarning, match="saved by its name only.*custom_objects"):
+    with pytest.warns(UserWarning, match="saved only by name.*custom_objects"):
         model.fit(x, y, epochs=2, callbacks=[checkpoint], verbose=0)
     for arguments in (
         {"compile": False},
@@ -250,7 +289,7 @@ PROBABILITY_LOSSES = {
 def test_inner_losses_on_probabilities_name_both_ways_out(loss):
     with pytest.raises(ValueError, match="`from_logits=True`.*`activation=") as error:
         LogitClipLoss(loss, 1.0)
-    assert "Received one that takes probabilities: loss=" in str(error.value)
+    assert "Received: a loss that takes probabilities, loss=" in str(error.value)
 
 
 @pytest.mark.once
@@ -263,13 +302,13 @@ def test_inner_losses_on_logits_take_no_activation(loss):
 @pytest.mark.once
 @pytest.mark.parametrize("reduction", ["sum", "none", None, "mean_with_sample_weight"])
 def test_inner_reduction_would_be_ignored(reduction):
-    with pytest.raises(ValueError, match="`reduction` of its own.*Received"):
+    with pytest.raises(ValueError, match="default `reduction`.*Received"):
         LogitClipLoss(sparse(reduction=reduction), 1.0)
 
 
 @pytest.mark.once
 def test_inner_dtype_would_be_ignored():
-    with pytest.raises(ValueError, match="`dtype` of its own.*Received"):
+    with pytest.raises(ValueError, match="default `dtype`.*Received"):
         LogitClipLoss(sparse(dtype="float16"), 1.0)
     assert (
         LogitClipLoss(sparse(dtype="float16"), 1.0, dtype="float16").dtype == "float16"
@@ -280,7 +319,7 @@ def test_inner_dtype_would_be_ignored():
 def test_inner_axis_has_to_agree():
     loss = LogitClipLoss(categorical(axis=1), 1.0)
     with pytest.raises(
-        ValueError, match="same class axis. Received: axis=3, loss.axis=1"
+        ValueError, match="same class axis .* Received: axis=3, loss.axis=1"
     ):
         loss(IMAGE_LABELS, IMAGES)
 

@@ -1,4 +1,4 @@
-"""The arguments of the losses: what is refused, and what is saved.
+"""The arguments of the losses: refused ones, and saving.
 
 Nothing here depends on a backend, except what is computed.
 """
@@ -164,7 +164,7 @@ def test_bad_arguments_of_all_losses(name):
             case.loss(**{**arguments(name), **inner, key: value})
 
 
-# What only the logits can tell.
+# Errors that depend on the logits.
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -199,7 +199,7 @@ def test_rows_of_a_transition_may_be_rounded():
 @pytest.mark.parametrize("name", ["Forward", "Backward"])
 def test_a_transition_whose_rows_are_the_given_labels(name):
     """As in cleanlab."""
-    with pytest.raises(ValueError, match="columns do: the matrix may .* transposed"):
+    with pytest.raises(ValueError, match="columns sum to 1: transpose the matrix"):
         build(name, transition=[[0.9, 0.4], [0.1, 0.6]])
 
 

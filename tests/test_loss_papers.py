@@ -1,4 +1,4 @@
-"""What the papers state about their losses: limits, constant sums, continuity."""
+"""Statements of the papers about their losses: limits, constant sums, continuity."""
 
 from collections import namedtuple
 
@@ -35,7 +35,7 @@ IDENTITY = np.eye(10, dtype="float32")
 
 
 def with_labels(loss, labels):
-    """A loss without its reduction, as a function of the logits."""
+    """Returns a loss without reduction, as a function of the logits."""
     return running.with_labels(loss.call, labels)
 
 

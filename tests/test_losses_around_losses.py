@@ -1,4 +1,4 @@
-"""Losses that wrap another one or add two, whatever these are."""
+"""Losses that wrap another loss or add two losses."""
 
 import keras
 import numpy as np
@@ -119,8 +119,8 @@ def test_functions_that_are_saved_by_their_names(wrap):
         (CE(from_logits=False), "takes probabilities"),
         ("crossentropi", "the name of a Keras loss"),
         (None, "expected a loss instance"),
-        (CE(reduction="sum"), "`reduction` of its own"),
-        (CE(dtype="float16"), "`dtype` of its own"),
+        (CE(reduction="sum"), "default `reduction`"),
+        (CE(dtype="float16"), "default `dtype`"),
     ],
 )
 def test_losses_that_cannot_be_wrapped(wrap, inner, message):
@@ -131,7 +131,7 @@ def test_losses_that_cannot_be_wrapped(wrap, inner, message):
 @pytest.mark.once
 @every_wrapper
 def test_the_wrapped_loss_has_to_agree_on_the_axis(wrap):
-    with pytest.raises(ValueError, match="same class axis. Received: axis=2"):
+    with pytest.raises(ValueError, match="same class axis .* Received: axis=2"):
         wrap(CE(axis=1))(np.zeros((2, 4), "int32"), logits(2, 4, 10))
 
 
@@ -234,7 +234,7 @@ def as_function(y_true, y_pred):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_clipped_cross_entropy_is_that_of_clipped_logits(kind):
-    """Of a subclass and of a function, nobody can know what they compute."""
+    """Subclasses and functions may compute anything, so they are not fused."""
     labels = some_labels(kind)
     values = apply_each(
         {
@@ -254,7 +254,7 @@ def test_clipped_cross_entropy_is_that_of_clipped_logits(kind):
 
 
 class Doubled(losses.GeneralizedCrossEntropy):
-    """Defines `call`, as a loss of Keras would."""
+    """Defines `call`, as Keras's losses do."""
 
     def call(self, y_true, y_pred):
         return 2 * super().call(y_true, y_pred)

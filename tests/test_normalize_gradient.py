@@ -1,4 +1,4 @@
-"""`normalize_gradient`: another size of the gradient, and nothing else."""
+"""`normalize_gradient` changes only the size of the gradient."""
 
 from collections import namedtuple
 
@@ -34,7 +34,7 @@ COUNTED = np.array([True, True, False, True, True, False])
 
 
 def factor(z, counted=slice(None), p=2, tau=TAU):
-    """1 / mean(min(1, tau / norm)) of the rows that count."""
+    """Returns 1 / mean(min(1, tau / norm)) of the counted rows."""
     norm = oracle.norm(z, p)
     return 1 / np.minimum(1, tau / np.where(norm > 0, norm, tau))[counted].mean()
 
@@ -55,7 +55,7 @@ CASES = {
 
 
 def both_ways(case, tau=TAU, **kwargs):
-    """The loss as a function of the logits, without and with the argument."""
+    """Returns the loss as a function of the logits, without and with the argument."""
     labels = to_tensor(case.labels, case.labels.dtype.name)
     weights = kwargs.pop("sample_weight", None)
 
@@ -86,7 +86,7 @@ def test_the_gradient_is_divided_by_the_mean_and_values_stay(case, mode):
 
 
 def each(functions, x, mode=QUICKEST, dtype="float32"):
-    """Each function of the whole batch: its mean is one of its own."""
+    """Computes each function separately, because its mean is over its own batch."""
     return {
         name: value_and_vjp_each({name: function}, x, mode, dtype)[name]
         for name, function in functions.items()
@@ -160,7 +160,7 @@ def test_factors_that_half_precision_cannot_hold():
 
 
 def test_nothing_to_normalize():
-    """Without a row that counts, and where nothing is clipped, the factor is 1."""
+    """The factor is 1 if no row counts, and if nothing is clipped."""
     nothing = both_ways(CASES["sparse"], sample_weight=to_tensor(np.zeros(ROWS)))
     assert_scaled(each(nothing, Z), 1.0)
     assert_scaled(each(both_ways(CASES["sparse"], tau=1e4), Z), 1.0)

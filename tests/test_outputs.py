@@ -1,4 +1,4 @@
-"""Outputs other than one label per sample: one training step equals NumPy's."""
+"""A training step equals NumPy's for outputs of all shapes."""
 
 from dataclasses import dataclass
 from dataclasses import field
@@ -165,8 +165,8 @@ def with_layer(case):
     return [*case.after, LogitClip(TAU, axis=case.axis)], case.loss
 
 
-# The layer where an axis or a mask has to pass through it. For the rest, training with
-# the layer equals training with the loss, as `tests.test_logit_clip_loss` shows.
+# The layer, where an axis or a mask passes through it. Otherwise training with the
+# layer equals training with the loss, as `tests.test_logit_clip_loss` shows.
 WITH_LAYER = ("segmentation-channels-first", "tokens-with-masks-and-weights")
 
 
@@ -198,7 +198,7 @@ def test_one_step_of_training(name, place):
 
 
 def test_two_heads():
-    """Each with a tau of its own."""
+    """Each output has its own tau."""
     x = features(10)
     heads = {"species": (4, 0.5, 1.0), "color": (3, 2.0, 0.25)}
     labels = {name: labels_of(10, classes=k) for name, (k, _, _) in heads.items()}

@@ -1,4 +1,4 @@
-"""What the package is as a whole: its modules, names and docstrings."""
+"""The package as a whole: modules, names and docstrings."""
 
 import doctest
 import importlib.util
@@ -19,8 +19,10 @@ MODULES = sorted(
     )
 )
 BACKENDS = ("tensorflow", "jax", "torch")
-# What computes with NumPy, or is tested on each backend by its own tests.
-OF_NO_BACKEND = re.compile(r"keras_logitclip\.(bounds|datasets|noise|study|tuning)\b")
+# Modules that compute with NumPy, or that have other tests on each backend.
+OF_NO_BACKEND = re.compile(
+    r"keras_logitclip\.(bounds|calibration|cleaning|datasets|noise|study|tuning)\b"
+)
 
 
 def run_python(code, **environment):
@@ -52,8 +54,9 @@ PUBLIC = ["keras_logitclip"] + [
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_all_that_a_module_shows(name):
     module = importlib.import_module(name)
-    assert dir(module) == sorted(module.__all__)
-    for public in module.__all__:
+    lazy = getattr(module, "_LAZY", ())
+    assert dir(module) == sorted([*module.__all__, *lazy])
+    for public in dir(module):
         assert hasattr(module, public)
 
 
@@ -95,13 +98,38 @@ def test_public_objects_have_examples():
 
 
 def test_the_import_adds_no_package():
-    """Beyond Keras: no other backend, and what extras need where it is used."""
+    """The import loads only Keras, no other backend and no packages of extras."""
     code = (
         "import sys, keras; before = set(sys.modules); import keras_logitclip; "
         "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
     )
     result = run_python(code)
     assert result.stdout.split() == ["keras_logitclip"], result.stderr
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", keras_logitclip._LAZY)
+def test_a_lazy_module_is_imported_when_it_is_used(name):
+    code = (
+        "import sys; from keras_logitclip import *; import keras_logitclip; "
+        f"name = 'keras_logitclip.{name}'; print(name in sys.modules); "
+        f"print(keras_logitclip.{name} is sys.modules[name]); "
+        f"print('{name}' in dir(keras_logitclip))"
+    )
+    result = run_python(code)
+    assert result.stdout.split() == ["False", "True", "True"], result.stderr
+
+
+@pytest.mark.once
+def test_a_missing_extra_and_an_unknown_attribute_are_told():
+    code = (
+        "import sys; sys.modules['msgspec'] = None; "
+        "import keras_logitclip; keras_logitclip.study"
+    )
+    message = run_python(code).stderr.strip().splitlines()[-1]
+    assert message.startswith("ImportError: Studies need msgspec")
+    with pytest.raises(AttributeError, match="has no attribute 'studies'"):
+        keras_logitclip.studies  # noqa: B018
 
 
 @pytest.mark.once

@@ -1,4 +1,4 @@
-"""Digits are learned as well in other precisions as in float32."""
+"""Models learn digits equally well in other precisions and in float32."""
 
 import keras
 import numpy as np

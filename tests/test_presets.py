@@ -54,7 +54,7 @@ def test_training(kind):
     assert (before[0] != after[0]).any()
 
 
-# How many classes there are matters to no backend.
+# The number of classes does not depend on the backend.
 FEW_AND_MANY = [
     10, *(pytest.param(classes, marks=pytest.mark.once) for classes in (2, 100, 1000))
 ]  # fmt: skip

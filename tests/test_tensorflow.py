@@ -1,4 +1,4 @@
-"""What TensorFlow's graphs make of batches that are large enough to be compiled."""
+"""TensorFlow's graphs with batches that are large enough to be compiled."""
 
 import keras
 import numpy as np
@@ -64,14 +64,14 @@ def test_clipping_of_large_batches(dtype):
 
 
 def xla_functions_in(function, rows=LARGE[0]):
-    """How many functions of a graph TensorFlow gives to XLA."""
+    """Returns the number of functions of a graph that XLA compiles."""
     concrete = function.get_concrete_function(tf.TensorSpec((rows, LARGE[1])))
     functions = concrete.graph.as_graph_def().library.function
     return sum(function.attr["_XlaMustCompile"].b for function in functions)
 
 
 def test_only_gradients_are_compiled_inside_of_graphs():
-    """Not every format to which clipped values are exported takes such functions."""
+    """Clipped values are not compiled, because some export formats refuse that."""
 
     @tf.function
     def clip(z):
@@ -94,7 +94,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_derivatives_of_large_batches(function, dtype):
-    """Of labels, of half precision and of second order, as outside of graphs."""
+    """Gradients of labels, of half precision and of second order equal eager ones."""
     shape = LARGE if dtype == "float32" else (48, 50_000)
     z, y = to_tensor(logits(*shape), dtype), to_tensor(logits(*shape, seed=1))
 
@@ -118,14 +118,14 @@ def test_derivatives_of_large_batches(function, dtype):
 
 @pytest.mark.parametrize("rows", [24, None], ids=("known", "unknown"))
 def test_graphs_of_any_batch_size(rows):
-    """A graph that does not know it serves every batch."""
+    """A graph with an unknown batch size works for every batch."""
 
     @tf.function(input_signature=[tf.TensorSpec((rows, LARGE[1]))])
     def gradient(z):
         ids = keras.ops.zeros(keras.ops.shape(z)[0], "int32")
         return tf.gradients(fused(ids, 1.0)(z), z)[0]
 
-    # Else each size would be compiled, for somebody who may have turned that off.
+    # Otherwise each size would be compiled, even if the user disabled that.
     assert (xla_functions_in(gradient, rows) > 0) == (rows is not None)
     for size in (rows,) if rows else (24, 3):
         z = logits(size, LARGE[1])

@@ -1,4 +1,4 @@
-"""What PyTorch's autograd and compiler make of the operations."""
+"""The operations under PyTorch's autograd and compiler."""
 
 import math
 from collections import namedtuple
@@ -105,7 +105,7 @@ def test_half_precision_by_inductor():
 
 
 class NewStorages(TorchDispatchMode):
-    """Collects the storage of each result that it has not seen before."""
+    """Collects the storage of each new result."""
 
     def __init__(self, *known):
         super().__init__()
@@ -153,7 +153,7 @@ def test_half_precision_is_widened_by_chunks(kind):
 
 
 class NoSynchronization(TorchDispatchMode):
-    """Raises where a GPU would have to wait for a number."""
+    """Raises an error if a GPU would have to be synchronized."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         assert function is not torch.ops.aten._local_scalar_dense.default
@@ -173,7 +173,7 @@ def test_nothing_waits_for_a_number(kind):
 @pytest.mark.parametrize("kind", ["sparse", "soft"])
 @pytest.mark.parametrize("shape", [(2048, 1000), (64, 32_000)], ids=str)
 def test_values_of_chunks(shape, kind, dtype):
-    """As many rows as make more than one chunk."""
+    """Returns enough rows for more than one chunk."""
     z = to_numpy(to_tensor(logits(*shape), dtype))
     labels = some_labels(kind, shape[:1], shape[1])
     upstream = np.random.default_rng(1).normal(size=shape[0])
@@ -201,7 +201,7 @@ def test_changing_logits_in_place_is_noticed(function):
         value.sum().backward()
 
 
-# What PyTorch makes of differentiable functions, beside the formulas in float64.
+# Derivatives by PyTorch compared with formulas in float64.
 
 TAU = 1.5
 DIRECTION = torch.tensor(logits(4, 5, seed=2)).double()
@@ -372,7 +372,7 @@ def test_gradcheck(name):
 
 @pytest.mark.parametrize("kind", ["sparse", "soft"])
 def test_gradients_of_samples(kind):
-    """One by one, as for differential privacy, of a model of Keras."""
+    """Gradients of single samples of a Keras model, as for differential privacy."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(CLASSES)])
     loss = LogitClipLoss(
         {"sparse": "sparse_", "soft": ""}[kind] + "categorical_crossentropy", TAU
@@ -429,7 +429,7 @@ def test_autocast():
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_anomaly_detection(compiled):
-    """Of an invalid id, it finds the NaN; and none elsewhere."""
+    """Anomaly detection finds the NaN of an invalid id, and no other."""
     z = torch.tensor(wild_logits(10)[:4], requires_grad=True)
     function = ops.clipped_softmax_cross_entropy
     if compiled:

@@ -1,4 +1,4 @@
-"""Losses for noisy labels."""
+"""Robust losses, and losses around other losses."""
 
 from keras_logitclip.losses._base import ClassificationLoss
 from keras_logitclip.losses._base import LogitsLoss

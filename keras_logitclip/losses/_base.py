@@ -1,6 +1,7 @@
-"""Bases of the losses: what hides samples, reads labels and checks logits, once."""
+"""Base classes of the losses, which hide samples, read labels and check logits."""
 
 import re
+from typing import Any
 
 import keras
 from keras import ops
@@ -33,42 +34,42 @@ _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
 class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
-    """Computes one value per sample from labels and logits: the base of all losses.
+    """Computes one value per sample from labels and logits. The base of all losses.
 
-    A subclass defines `of_rows(labels, logits)`. It inherits the kinds of labels,
-    the class axis, masks and the checks. Where a mask, a sample weight of zero or
-    `ignore_class` hides a sample, its label and its logits have no influence,
-    whatever they are.
+    A subclass defines `of_rows(labels, logits)`. It inherits the kinds of labels, the
+    class axis, masks and the checks. A mask, a sample weight of zero or `ignore_class`
+    hides a sample. Label and logits of a hidden sample have no influence, whatever
+    their values.
 
     Args:
         axis: Integer, the class axis. Defaults to `-1`.
-        ignore_class: Class id of samples that do not count, such as 255 for void
-            pixels, or `None`. It has to be no class of the model's or one that is
-            never to be learned. Defaults to `None`.
+        ignore_class: Class id of samples to hide, such as 255 for void pixels, or
+            `None`. The model should not have this class, or never learn it. Defaults to
+            `None`.
         reduction: As in `keras.losses.Loss`. Defaults to `"sum_over_batch_size"`.
         name: Name of the loss. Defaults to the name of the class in snake case.
         dtype: The dtype of the loss's computations, as in `keras.losses.Loss`.
             Defaults to `None`, which means `keras.config.floatx()`.
 
     Call arguments:
-        y_true: Class ids, of the shape of `y_pred` without `axis` or with size 1
-            there, or one-hot or soft labels of the shape of `y_pred`. Soft labels
-            give the mean of the loss over the labels, unless the loss says
-            otherwise. An id outside of the classes gives NaN, unless it is hidden.
+        y_true: Class ids, of the shape of `y_pred` without `axis` or with size 1 there;
+            or one-hot or soft labels of the shape of `y_pred`. The loss of a soft label
+            is the weighted mean over the classes, unless the documentation of the loss
+            says otherwise. The loss of an invalid class id is NaN, unless the sample is
+            hidden.
         y_pred: Logits of shape `(batch, ..., classes)`.
 
     Raises:
-        ValueError: If an argument is out of range; and, when called, if the labels
-            do not fit, if there is one class only, or if `y_pred` came out of a
-            softmax or sigmoid (unnoticed under JAX, where Keras leaves no mark of
-            it).
+        ValueError: If an argument is out of range. When called, if the labels do not
+            fit, if there is only one class, or if `y_pred` is the output of a softmax
+            or sigmoid, which is not detected under JAX.
     """
 
-    # Read by the losses that wrap another one, like that of Keras's losses.
+    # The losses that wrap another loss read this, as they do for Keras's losses.
     from_logits = True
-    # What `bounds` and the table of losses ask: whether all classes but the label
-    # are alike to the loss; whether it is a function of the label's probability that
-    # falls where this grows; and whether its sum over all labels is constant.
+    # For `bounds` and the table of losses: whether the loss treats all classes except
+    # the label alike; whether it depends only on the probability of the label and falls
+    # with it; and whether its sum over all labels is constant.
     treats_other_classes_alike = False
     falls_with_probability = False
     is_symmetric = False
@@ -87,9 +88,9 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         self.ignore_class = check_ignore_class(ignore_class)
         self._reduce = _Reduction(name=name, reduction=reduction, dtype=dtype)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true, y_pred, sample_weight=None) -> Any:
         self.fix_settings()
-        # Both marks are on the tensor as the model returns it, before any cast.
+        # Checked before any cast, which would lose the mask and the mark of a softmax.
         self._check_logits(y_pred)
         mask = mask_of(y_pred)
         y_true = as_labels(y_true)
@@ -99,7 +100,7 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
             axis = resolve_class_axis(self.axis, y_pred.shape)
             shape = without_axis(ops.shape(y_pred), axis)
             counted = counted_values(shape, mask, sample_weight)
-        # A subclass may define `call`, as losses of Keras do.
+        # A subclass can define `call`, as in Keras.
         is_defined_by_call = type(self).call is not LogitsLoss.call
         compute = self._compute_by_call if is_defined_by_call else self.compute
         losses = self._per_sample(compute, y_true, y_pred, counted)
@@ -108,11 +109,11 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
             # Not `ops.mean`, which computes float64 in float32.
             return ops.cast(losses, self.dtype).mean()
         if sample_weight is not None:
-            # On torch, Keras multiplies a mask into the tensor that it is given.
+            # On torch, Keras multiplies the mask into this tensor in place.
             sample_weight = ops.copy(ops.convert_to_tensor(sample_weight))
         return self._reduce((), losses, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred) -> Any:
         self.fix_settings()
         self._check_logits(y_pred)
         y_true, y_pred = as_labels(y_true), ops.convert_to_tensor(y_pred)
@@ -122,8 +123,8 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         """Computes the loss of each row.
 
         Args:
-            labels: Class ids of shape `(N,)` and dtype int32, -1 for what is no
-                class, or weights of the classes of shape `(N, K)`.
+            labels: Class ids of shape `(N,)` and dtype int32, -1 in place of invalid
+                ones; or class weights of shape `(N, K)`.
             logits: Logits of shape `(N, K)`, float32 or float64.
 
         Returns:
@@ -131,7 +132,7 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         """
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "axis": self.axis,
@@ -140,14 +141,14 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         }
 
     def compute(self, y_true, y_pred, axis: int, counted):
-        """Computes the values of samples of which nothing is hidden any more.
+        """Computes one value per sample, after hidden samples were replaced.
 
         Args:
             y_true: Tensor of labels.
             y_pred: Tensor of logits.
             axis: The class axis, counted from the front.
-            counted: Boolean tensor of the shape of `y_pred` without `axis`, which
-                samples count, or `None` if all do.
+            counted: Boolean tensor of the shape of `y_pred` without `axis`, which is
+                true for samples that are not hidden; `None` if none is hidden.
         """
         labels, rows = to_rows(y_true, y_pred, axis)
         if are_class_ids(labels):
@@ -179,8 +180,8 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         if len(losses.shape) == 0:
             raise ValueError(
                 "Expected a loss that returns one value per sample, because a mask, "
-                "sample weights or `ignore_class` hide some of them. Received: one "
-                "value for all"
+                "sample weights or `ignore_class` hide some samples. Received: one "
+                "value for all samples"
             )
         if len(losses.shape) == len(counted.shape):
             losses = ops.where(counted, losses, ops.zeros_like(losses))
@@ -188,16 +189,16 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         return losses
 
     def _is_plain_mean(self, losses, sample_weight) -> bool:
-        """Whether the reduction is a mean that torch computes in one operation.
+        """Returns whether the reduction is a mean that torch computes in one operation.
 
-        Keras computes it in a dozen: half of the time of a small batch in eager mode.
+        Keras takes a dozen operations, half of the time of a small batch in eager mode.
         """
         return (
             keras.config.backend() == "torch"
             and self.reduction in _MEANS
             and sample_weight is None
             and mask_of(losses) is None
-            # Keras has 0 for no value, and leaves one for all as it is.
+            # Keras returns 0 for an empty batch, and a scalar unchanged.
             and losses.ndim > 0
             and losses.numel() > 0
         )
@@ -209,8 +210,8 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
 class ClassificationLoss(LogitsLoss):
     """Computes one value per sample from labels and probabilities.
 
-    A subclass defines `of_label(log_probability)` where the loss depends on the
-    probability of the label alone, or else `of_rows(labels, log_probabilities)`.
+    A subclass defines `of_label(log_probability)` if the loss depends only on the
+    probability of the label, and `of_rows(labels, log_probabilities)` otherwise.
 
     Args:
         from_logits: Whether `y_pred` are logits, not probabilities. Defaults to
@@ -226,53 +227,51 @@ class ClassificationLoss(LogitsLoss):
         )
 
     def of_label(self, log_probability):
-        """Computes the loss of labels from the logarithm of their probability.
+        """Computes the loss from the logarithm of the label's probability.
 
         The result has to be finite for every finite logarithm.
         """
         raise NotImplementedError
 
     def of_rows(self, labels, log_probabilities):
-        """Computes the loss of each row, by default the mean over its labels."""
+        """Computes the loss of each row, by default a weighted mean of `of_label`."""
         if are_class_ids(labels):
             losses = self.of_label(pick(log_probabilities, labels))
             return nan_without_class(labels >= 0, losses)
         return ops.sum(labels * self.of_label(log_probabilities), -1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "from_logits": self.from_logits}
 
     def _inputs_of_rows(self, rows):
         if self.from_logits:
             return ops.log_softmax(rows, -1)
         log_probabilities = finite_log(rows)
-        # A softmax can return a little more than 1, and 1 - p must not be negative.
+        # A softmax can return slightly more than 1, and 1 - p must not be negative.
         excess = ops.stop_gradient(at_least(log_probabilities, 0.0))
         return log_probabilities - excess
 
     def _check_logits(self, y_pred):
         if self.from_logits:
-            refuse_probabilities(
-                y_pred, remedy="or else give the loss `from_logits=False`."
-            )
+            refuse_probabilities(y_pred, remedy="or give the loss `from_logits=False`.")
 
 
 class _Reduction(keras.losses.Loss):
-    """Weights and reduces values that are given as predictions."""
+    """Weights and reduces the values that are passed as predictions."""
 
     def call(self, y_true, y_pred):
         return y_pred
 
 
 def mean_over_labels(labels, losses):
-    """Returns the entry of each row at its label, or their mean over soft labels."""
+    """Returns the loss of each row's label, or the weighted mean for class weights."""
     if are_class_ids(labels):
         return nan_without_class(labels >= 0, pick(losses, labels))
     return ops.sum(labels * losses, -1)
 
 
 def pick(values, ids):
-    """Returns the entry of each row at the class id (at 0 for what is no class)."""
+    """Returns the entry of each row at its class id, at 0 for invalid ids."""
     ids = ops.maximum(ids, 0)[:, None]
     return ops.squeeze(ops.take_along_axis(values, ids, -1), -1)
 

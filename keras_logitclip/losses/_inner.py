@@ -1,4 +1,4 @@
-"""What the losses that wrap another one accept as that, and how they call it."""
+"""Checks, calls and serialization of wrapped losses."""
 
 import inspect
 import warnings
@@ -12,8 +12,7 @@ from keras_logitclip._labels import holds_class_ids
 from keras_logitclip.losses._base import LogitsLoss
 from keras_logitclip.losses._base import snake_case
 
-# Keras losses that read their predictions as probabilities (or rates), though
-# they have no `from_logits` argument to say so.
+# Keras losses that take probabilities or rates but have no `from_logits` argument.
 _PROBABILITY_LOSSES = (
     "CategoricalGeneralizedCrossEntropy",
     "Dice",
@@ -26,21 +25,27 @@ _PROBABILITY_LOSSES = (
 def standardize_inner_loss(
     loss, activation: str | None, axis: int
 ) -> keras.losses.Loss | Callable:
-    """Returns the loss instance or function to call on the clipped logits.
+    """Returns the wrapped loss as an instance or a function.
 
     Args:
         loss: A loss instance, the name of a Keras loss, or a function
             `(y_true, y_pred)`.
         activation: The activation that is applied before the loss, or `None`.
-        axis: The class axis, given to losses made from their name.
+        axis: The class axis of losses that are made from their name.
 
     Raises:
-        ValueError: If the loss is none of these, if its name is unknown, or
-            if it takes probabilities without an activation or logits with
-            one.
+        ValueError: If the loss is none of these, if its name is unknown, or if it takes
+            probabilities without an activation or logits with one.
     """
     if isinstance(loss, str):
         loss = _loss_from_name(loss, from_logits=activation is None, axis=axis)
+    elif inspect.isclass(loss) and issubclass(loss, keras.losses.Loss):
+        takes_both = "from_logits" in inspect.signature(loss).parameters
+        raise ValueError(
+            "Invalid value for argument `loss`: expected an instance of that class: "
+            f"`{loss.__name__}({'from_logits=True' if takes_both else ''})`. "
+            f"Received: loss={loss!r}"
+        )
     elif inspect.isclass(loss) or not callable(loss):
         raise ValueError(
             "Invalid value for argument `loss`: expected a loss instance such "
@@ -56,9 +61,9 @@ def serialize_inner_loss(loss: keras.losses.Loss | Callable):
     """Returns the configuration of a loss instance or function, as Keras saves it."""
     if not (_is_loss(loss) or _survives_serialization(loss)):
         warnings.warn(
-            f"The function {describe(loss)} in a loss is saved by its name only. "
-            "To load the model, register the function with "
-            '`@keras.saving.register_keras_serializable(package="...")`, give it as '
+            f"The function {describe(loss)} in a loss is saved only by name. To load "
+            "the model, register the function with "
+            '`@keras.saving.register_keras_serializable(package="...")`, pass it in '
             "`custom_objects`, or load with `compile=False`.",
             stacklevel=2,
         )
@@ -66,17 +71,17 @@ def serialize_inner_loss(loss: keras.losses.Loss | Callable):
 
 
 def shared_ignore_class(own: int | None, *losses) -> int | None:
-    """Returns the one `ignore_class` of a loss and of those in it.
+    """Returns the common `ignore_class` of a loss and its wrapped losses.
 
     Raises:
-        ValueError: If there are different ones.
+        ValueError: If they differ.
     """
     given = [own, *(getattr(loss, "ignore_class", None) for loss in losses)]
     different = {class_id for class_id in given if class_id is not None}
     if len(different) > 1:
         raise ValueError(
-            "Expected the wrapped loss and the loss around it to have the same "
-            "`ignore_class`, or one of them none. Received: "
+            "Expected the same `ignore_class` in the wrapped loss and the loss around "
+            "it, or only one of them to have it. Received: "
             f"ignore_class={sorted(different)}"
         )
     return different.pop() if different else None
@@ -93,36 +98,33 @@ def check_inner_loss(loss: keras.losses.Loss | Callable, dtype: str) -> None:
         return
     if loss.reduction != "sum_over_batch_size":
         raise ValueError(
-            "The wrapped loss has a `reduction` of its own, which would be "
-            "ignored. Expected the default there and the reduction as an "
-            "argument of the loss around it. "
-            f"Received: loss.reduction={loss.reduction!r}"
+            "Expected the default `reduction` in the wrapped loss, because only the "
+            "`reduction` of the loss around it has an effect. Set it there. Received: "
+            f"loss.reduction={loss.reduction!r}"
         )
     if loss.dtype not in (dtype, keras.config.floatx()):
         raise ValueError(
-            "The wrapped loss has a `dtype` of its own, which would be "
-            "ignored. Expected the default there and the dtype as an "
-            "argument of the loss around it. "
-            f"Received: loss.dtype={loss.dtype!r}, dtype={dtype!r}"
+            "Expected the default `dtype` in the wrapped loss, because only the "
+            "`dtype` of the loss around it has an effect. Set it there. Received: "
+            f"loss.dtype={loss.dtype!r}, dtype={dtype!r}"
         )
 
 
 def fix_settings_of(*losses) -> None:
-    """Refuses changes of wrapped losses, as far as they are of this package."""
+    """Refuses later changes of wrapped losses of this package."""
     for loss in losses:
         if isinstance(loss, LogitsLoss):
             loss.fix_settings()
 
 
 def check_inner_axis(loss, y_pred, axis: int) -> None:
-    """Raises an error if a wrapped loss has another class axis than the logits."""
+    """Raises an error if the class axis of a wrapped loss differs from `axis`."""
     inner_axis = getattr(loss, "axis", axis)
     rank = len(y_pred.shape)
     if isinstance(inner_axis, int) and resolve_axis(inner_axis, rank) != axis:
         raise ValueError(
-            "Expected the wrapped loss and the loss around it to have the same "
-            f"class axis. Received: axis={axis}, loss.axis={inner_axis} "
-            f"for logits of rank {rank}"
+            "Expected the same class axis in the wrapped loss and the loss around it. "
+            f"Received: axis={axis}, loss.axis={inner_axis} for logits of rank {rank}"
         )
 
 
@@ -131,8 +133,8 @@ def call_inner_loss(
 ):
     """Computes the per-sample values of a loss instance or function.
 
-    Not by calling an instance: that would reduce the values before the wrapper can
-    weight them. Their mask, if they have one, is left on them.
+    It does not call an instance, because that would reduce the values before the
+    wrapper can weight them. A mask of the values stays on them.
     """
     check_inner_axis(loss, y_pred, axis)
     if getattr(type(loss), "call", None) is LogitsLoss.call:
@@ -149,31 +151,30 @@ def call_inner_loss(
 
 
 def check_same_shape(losses, others) -> None:
-    """Raises an error if the values to add are not of the same samples."""
+    """Raises an error if values to be added differ in shape."""
     sizes, other_sizes = tuple(losses.shape), tuple(others.shape)
     known = [pair for pair in zip(sizes, other_sizes, strict=False) if None not in pair]
     if len(sizes) != len(other_sizes) or any(a != b for a, b in known):
         raise ValueError(
-            "Expected values of the same shape, one per sample, of what is added "
-            f"up. Received: shapes {sizes} and {other_sizes}"
+            "Expected losses to be added to have the same shape, one value per sample. "
+            f"Received: shapes {sizes} and {other_sizes}"
         )
 
 
 def _check_per_sample(losses, y_true, y_pred, axis):
-    """Refuses what a loss that broadcasts class ids against samples returns."""
+    """Refuses values of a loss that broadcasts class ids against samples."""
     too_large = len(losses.shape) >= len(y_pred.shape)
     if too_large and holds_class_ids(y_true, y_pred, axis):
         raise ValueError(
-            "Expected the wrapped loss to return one value per sample. "
+            "Expected the wrapped loss to return one value per sample. Give the labels "
+            "the shape that this loss expects, often `(batch,)` or one-hot. "
             f"Received: values of shape {tuple(losses.shape)} for labels of shape "
-            f"{tuple(y_true.shape)} and logits of shape {tuple(y_pred.shape)}. "
-            "Give the labels the shape that this loss expects, often "
-            "`(batch,)` or one-hot."
+            f"{tuple(y_true.shape)} and logits of shape {tuple(y_pred.shape)}"
         )
 
 
 def _as_keras_gives_it(y_true, y_pred):
-    """Returns labels in the dtype of the predictions, unless that rounds class ids."""
+    """Returns labels in the dtype of the predictions if that is exact for class ids."""
     half = keras.backend.standardize_dtype(y_pred.dtype) in ("float16", "bfloat16")
     is_integer = "int" in keras.backend.standardize_dtype(y_true.dtype)
     return y_true if half and is_integer else keras.ops.cast(y_true, y_pred.dtype)
@@ -212,10 +213,10 @@ def _loss_from_name(name: str, from_logits: bool, axis: int) -> keras.losses.Los
 
 
 def _keras_loss_classes() -> dict[str, type]:
-    """Keras's loss classes by class name and by snake-case name.
+    """Returns Keras's loss classes by class name and by snake-case name.
 
-    `keras.losses.get` does not do: it turns snake-case names into functions
-    that take probabilities, and lacks some of the classes.
+    `keras.losses.get` would return functions that take probabilities for snake-case
+    names, and lacks some of the classes.
     """
     classes = {}
     for name, value in vars(keras.losses).items():
@@ -233,25 +234,24 @@ def _unabbreviate(name: str) -> str:
 
 
 def _check_activation(loss, activation: str | None) -> None:
-    takes_probabilities = _takes_probabilities(loss)
-    if takes_probabilities and activation is None:
+    of_probabilities = takes_probabilities(loss)
+    if of_probabilities and activation is None:
         raise ValueError(
-            "Expected a loss that takes logits, since those are what the loss "
-            "around it works on. Received one that takes probabilities: "
-            f"loss={describe(loss)}. Either give it `from_logits=True` where it has "
-            'that argument, or pass `activation="softmax"` (or "sigmoid") to '
-            "the loss around it, if it has that one, to apply it to the logits."
+            "Expected a loss that takes logits, because the loss around it does. Give "
+            "it `from_logits=True` if it has that argument. Otherwise, give the loss "
+            'around it `activation="softmax"` or "sigmoid", if it has that argument. '
+            f"Received: a loss that takes probabilities, loss={describe(loss)}"
         )
-    if takes_probabilities is False and activation is not None:
+    if of_probabilities is False and activation is not None:
         raise ValueError(
-            f"Invalid value for argument `activation`: expected `None`, because "
-            "the wrapped loss takes logits and would apply an activation of "
-            f"its own. Received: activation={activation!r}, loss={describe(loss)}"
+            "Invalid value for argument `activation`: expected `None`, because the "
+            "wrapped loss takes logits and applies its own activation. "
+            f"Received: activation={activation!r}, loss={describe(loss)}"
         )
 
 
-def _takes_probabilities(loss) -> bool | None:
-    """Whether a loss takes probabilities; `None` where it does not say."""
+def takes_probabilities(loss) -> bool | None:
+    """Returns whether a loss takes probabilities, `None` if it is unknown."""
     from_logits = _declared_from_logits(loss)
     if from_logits is not None:
         return not from_logits

@@ -1,6 +1,7 @@
-"""Base of the losses that change the logits, or add to the loss, of another one."""
+"""Base class of the losses that wrap another loss."""
 
 from collections.abc import Callable
+from typing import Self
 
 import keras
 
@@ -19,10 +20,10 @@ _ACTIVATIONS = (None, "softmax", "sigmoid")
 
 
 class WrapperLoss(LogitsLoss):
-    """Computes another loss, `loss`, of what a subclass makes of the logits.
+    """Computes a wrapped loss, `loss`, of logits that a subclass can change.
 
-    Subclasses define `compute`, which gets labels and logits that have been checked,
-    and take the values of the wrapped loss from `inner_losses`.
+    Subclasses define `compute`, which gets checked labels and logits and calls
+    `inner_losses` for the values of the wrapped loss.
     """
 
     def __init__(
@@ -43,15 +44,15 @@ class WrapperLoss(LogitsLoss):
         self.ignore_class = shared_ignore_class(self.ignore_class, self.loss)
 
     @property
-    def treats_other_classes_alike(self):
+    def treats_other_classes_alike(self) -> bool:
         return getattr(self.loss, "treats_other_classes_alike", False)
 
-    def fix_settings(self):
+    def fix_settings(self) -> None:
         fix_settings_of(self.loss)
         super().fix_settings()
 
     def inner_losses(self, y_true, logits, axis: int, counted):
-        """Computes the activation and the wrapped loss of logits."""
+        """Computes the wrapped loss after the activation."""
         if self.activation == "softmax":
             check_several_classes(logits, axis)
             logits = keras.ops.softmax(logits, axis)
@@ -59,7 +60,7 @@ class WrapperLoss(LogitsLoss):
             logits = keras.ops.sigmoid(logits)
         return call_inner_loss(self.loss, y_true, logits, axis, counted)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "loss": serialize_inner_loss(self.loss),
@@ -67,7 +68,7 @@ class WrapperLoss(LogitsLoss):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         loss = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**{**config, "loss": loss})
 
@@ -77,6 +78,6 @@ class WrapperLoss(LogitsLoss):
     def _check_logits(self, y_pred):
         refuse_probabilities(
             y_pred,
-            remedy="if the wrapped loss needs probabilities, pass "
+            remedy="if the wrapped loss takes probabilities, pass "
             f'`activation="softmax"` (or "sigmoid") to `{type(self).__name__}`.',
         )

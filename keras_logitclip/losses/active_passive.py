@@ -1,6 +1,7 @@
 """`ActivePassive`, the weighted sum of two losses."""
 
 from collections.abc import Callable
+from typing import Self
 
 import keras
 
@@ -20,15 +21,15 @@ from keras_logitclip.losses._inner import standardize_inner_loss
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class ActivePassive(LogitsLoss):
-    """Adds two losses: one fits the label, one pushes the other classes down.
+    """Computes the weighted sum of an active and a passive loss.
 
-    Active losses (normalized cross-entropy) only raise the probability of the
-    label, passive ones (mean absolute error, reverse cross-entropy) lower those of
-    the other classes. Robust losses of one kind tend to underfit; the sum of one
-    of each does so less, and stays robust.
+    An active loss, such as normalized cross-entropy, only raises the probability of the
+    label. A passive loss, such as mean absolute error or reverse cross-entropy, also
+    lowers the probabilities of the other classes. Robust losses of one kind tend to
+    underfit. The sum of both kinds underfits less and stays robust.
 
-    `reduction` and `dtype` are set here, everything else on the two losses. Both
-    see the same labels: ours take class ids and one-hot labels alike.
+    Set `reduction` and `dtype` here, and everything else on the two losses. Both get
+    the same labels. The losses of this package take class ids and one-hot labels.
 
     Formula:
 
@@ -40,14 +41,14 @@ class ActivePassive(LogitsLoss):
         active: The first loss: a loss instance that takes logits, the name of a
             Keras loss (it becomes an instance that takes logits), or a function
             `(y_true, y_pred)` that returns one value per sample.
-        passive: The second loss, likewise.
+        passive: The second loss, as `active`.
         alpha: Weight of the first loss, not negative. Defaults to `1.0`.
         beta: Weight of the second loss, not negative. Defaults to `1.0`.
         **kwargs: The arguments of `LogitsLoss`.
 
     Raises:
-        ValueError: If a weight is negative; or if a loss is unknown, takes
-            probabilities, or has a reduction or dtype of its own.
+        ValueError: If a weight is negative, or if a loss is unknown, takes
+            probabilities, or has its own reduction or dtype.
 
     Example:
 
@@ -82,18 +83,18 @@ class ActivePassive(LogitsLoss):
         self.ignore_class = shared_ignore_class(self.ignore_class, *self._losses)
 
     @property
-    def treats_other_classes_alike(self):
+    def treats_other_classes_alike(self) -> bool:
         return all(
             getattr(loss, "treats_other_classes_alike", False) for loss in self._losses
         )
 
     @property
-    def falls_with_probability(self):
+    def falls_with_probability(self) -> bool:
         return all(
             getattr(loss, "falls_with_probability", False) for loss in self._losses
         )
 
-    def fix_settings(self):
+    def fix_settings(self) -> None:
         fix_settings_of(*self._losses)
         super().fix_settings()
 
@@ -107,7 +108,7 @@ class ActivePassive(LogitsLoss):
         set_masks(total, mask_of(active), mask_of(passive))
         return total
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "active": serialize_inner_loss(self.active),
@@ -117,7 +118,7 @@ class ActivePassive(LogitsLoss):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         losses = {
             name: keras.saving.deserialize_keras_object(config[name])
             for name in ("active", "passive")

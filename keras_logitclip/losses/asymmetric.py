@@ -1,4 +1,4 @@
-"""Asymmetric losses: robust where most labels of each class are right."""
+"""Asymmetric losses, which are robust if most labels of each class are correct."""
 
 import math
 
@@ -13,9 +13,9 @@ from keras_logitclip.losses._base import ClassificationLoss
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class AsymmetricGeneralizedCrossEntropy(ClassificationLoss):
-    """Computes generalized cross-entropy of a probability moved away from zero.
+    """Computes generalized cross-entropy of the probability plus a constant.
 
-    With `a` towards 0 it becomes generalized cross-entropy.
+    In the limit `a = 0`, it is generalized cross-entropy.
 
     Formula:
 
@@ -24,8 +24,8 @@ class AsymmetricGeneralizedCrossEntropy(ClassificationLoss):
     ```
 
     Args:
-        a: What is added to the probability, a number greater than 0. Defaults to
-            `0.6`, the paper's value.
+        a: Constant that is added to the probability, a number greater than 0. Defaults
+            to `0.6`, the paper's value.
         q: Exponent, a number greater than 0. Defaults to `0.6`, the paper's value.
         **kwargs: The arguments of `ClassificationLoss`.
 
@@ -50,18 +50,18 @@ class AsymmetricGeneralizedCrossEntropy(ClassificationLoss):
         self.q = check_number("q", q, "(0, inf)")
 
     def of_label(self, log_probability):
-        # log((a + p) / (a + 1)), where no difference loses digits.
+        # log((a + p) / (a + 1)) without cancellation.
         rest = one_minus_exp(log_probability)
         base = -ops.log1p(rest / (self.a + ops.exp(log_probability)))
         return (self.a + 1) ** self.q * box_cox(base, self.q)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "a": self.a, "q": self.q}
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class AsymmetricUnhinged(ClassificationLoss):
-    """Computes a power of the distance between `p_y` and a point beyond 1.
+    """Computes a power of the distance between `p_y` and a number greater than 1.
 
     With `q = 1` it is half of mean absolute error.
 
@@ -72,8 +72,8 @@ class AsymmetricUnhinged(ClassificationLoss):
     ```
 
     Args:
-        a: The point that distances are taken from, a number greater than 1.
-            Defaults to `5.5`, the paper's value.
+        a: The number from which the distance is measured, greater than 1. Defaults to
+            `5.5`, the paper's value.
         q: Exponent, a number greater than 0. Defaults to `3.0`, the paper's value.
         **kwargs: The arguments of `ClassificationLoss`.
 
@@ -98,19 +98,20 @@ class AsymmetricUnhinged(ClassificationLoss):
         self.q = check_number("q", q, "(0, inf)")
 
     def of_label(self, log_probability):
-        # Two differences from a**q, which stay apart for a small q.
+        # As a difference of two differences from a**q, which does not cancel for small
+        # q.
         distance = (self.a - 1) + one_minus_exp(log_probability)
         below = box_cox(ops.log(distance / self.a), self.q)
         of_one = -math.expm1(self.q * math.log1p(-1 / self.a)) / self.q
         return self.a**self.q * (of_one - below)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "a": self.a, "q": self.q}
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class AsymmetricExponential(ClassificationLoss):
-    """Falls exponentially with the probability of the label.
+    """Computes a loss that falls exponentially with the probability of the label.
 
     Formula:
 
@@ -145,5 +146,5 @@ class AsymmetricExponential(ClassificationLoss):
     def of_label(self, log_probability):
         return ops.exp(-ops.exp(log_probability) / self.a)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "a": self.a}

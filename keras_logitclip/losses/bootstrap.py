@@ -1,4 +1,4 @@
-"""Bootstrapping: labels mixed with what the model itself believes."""
+"""Bootstrapping: labels mixed with the model's own predictions."""
 
 import keras
 from keras import ops
@@ -12,12 +12,11 @@ from keras_logitclip.losses._base import pick
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class Bootstrap(ClassificationLoss):
-    """Computes cross-entropy with labels that are partly the model's own prediction.
+    """Computes cross-entropy with a mixture of labels and the model's predictions.
 
-    A model that has become sure of another class is contradicted less by a wrong
-    label. The targets are mixed with the predicted probabilities (soft) or with
-    the class of the largest one (hard), and the gradient flows through the
-    probabilities.
+    A wrong label then has less influence on a model that is certain of another class.
+    The labels are mixed with the predicted probabilities (soft) or with the most
+    probable class (hard). The gradient flows through the probabilities, too.
 
     Formula:
 
@@ -29,10 +28,10 @@ class Bootstrap(ClassificationLoss):
     Args:
         beta: Weight of the given labels in [0, 1]. Defaults to `None`, which means
             the paper's value: 0.95 for the soft form, 0.8 for the hard one.
-        hard: Whether the class of the largest probability takes the place of the
-            probabilities. Defaults to `False`.
-        **kwargs: The arguments of `ClassificationLoss`. Soft labels take part as
-            the formula says.
+        hard: Whether to use the most probable class instead of the probabilities.
+            Defaults to `False`.
+        **kwargs: The arguments of `ClassificationLoss`. The formula also holds for soft
+            labels.
 
     Example:
 
@@ -61,10 +60,10 @@ class Bootstrap(ClassificationLoss):
 
     def of_rows(self, labels, log_probabilities):
         given = -mean_over_labels(labels, log_probabilities)
-        loss_of_belief = _loss_of_best_class if self.hard else _entropy
-        return self.beta * given + (1 - self.beta) * loss_of_belief(log_probabilities)
+        own_loss = _loss_of_best_class if self.hard else _entropy
+        return self.beta * given + (1 - self.beta) * own_loss(log_probabilities)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "beta": self.beta, "hard": self.hard}
 
 
@@ -73,7 +72,7 @@ def _entropy(log_probabilities):
 
 
 def _loss_of_best_class(log_probabilities):
-    # The first of equal ones: the backends' maxima divide the gradient between
-    # them in different ways.
+    # The first of equal ones, because the gradients of the backends' maxima differ
+    # there.
     best = ops.cast(ops.argmax(log_probabilities, -1), "int32")
     return -pick(log_probabilities, best)

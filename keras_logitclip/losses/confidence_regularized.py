@@ -10,20 +10,19 @@ from keras_logitclip.losses._base import mean_over_labels
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class ConfidenceRegularized(ClassificationLoss):
-    """Subtracts from cross-entropy `beta` times its mean over all classes as labels.
+    """Computes cross-entropy minus `beta` times its mean over all classes.
 
-    The subtracted term rewards confident predictions, whatever the class, so that
-    the model does not settle between a label and the classes that it is mistaken
-    for. This is the regularizer of CORES; the selection of samples that goes with
-    it in the paper (its sieve) needs to know the samples and is not here.
+    The subtracted term rewards confident predictions of any class. So the model does
+    not settle between a label and the classes that it is mistaken for. This is the
+    regularizer of CORES. The paper combines it with a selection of samples (a sieve),
+    which is not part of a loss.
 
-    The paper trains 10 epochs with `beta = 0`, then raises it up to 2. The value is
-    part of the compiled training step, so the attribute `beta` cannot be changed in a
-    callback. Train in phases instead, each `compile` with its own loss and the same
-    optimizer instance.
+    The paper trains 10 epochs with `beta = 0`, then raises it up to 2. A callback
+    cannot change `beta`, because it is part of the compiled training step. Train in
+    phases instead: call `compile` with a new loss and the same optimizer instance.
 
-    For `beta > 1` the loss has no lower bound, and the logits grow: the authors
-    add 1e-8 to the probabilities. A `LogitClipLoss` around it bounds it.
+    For `beta > 1`, the loss has no lower bound, and the logits grow. The authors add
+    1e-8 to the probabilities. A `LogitClipLoss` around the loss bounds it.
 
     Formula:
 
@@ -57,7 +56,7 @@ class ConfidenceRegularized(ClassificationLoss):
         given = -mean_over_labels(labels, log_probabilities)
         return given + self.beta * _mean(log_probabilities)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "beta": self.beta}
 
 

@@ -1,4 +1,4 @@
-"""Cross-entropy, for class ids and for one-hot labels alike."""
+"""Cross-entropy of class ids, one-hot labels and soft labels."""
 
 import keras
 
@@ -7,12 +7,11 @@ from keras_logitclip.losses._base import ClassificationLoss
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class CrossEntropy(ClassificationLoss):
-    """Computes the cross-entropy, which the other losses are compared with.
+    """Computes the cross-entropy of class ids, one-hot labels or soft labels.
 
-    `keras.losses.SparseCategoricalCrossentropy` computes the same for class ids and
-    `keras.losses.CategoricalCrossentropy` for one-hot and soft labels: with this
-    one, the kind of labels can change and the loss stays. A `LogitClipLoss` around
-    it is as fast as around those of Keras.
+    `keras.losses.SparseCategoricalCrossentropy` computes the same for class ids, and
+    `keras.losses.CategoricalCrossentropy` for one-hot and soft labels. This loss takes
+    all of them. A `LogitClipLoss` around it is as fast as around the losses of Keras.
 
     Formula:
 

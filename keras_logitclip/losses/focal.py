@@ -12,14 +12,13 @@ from keras_logitclip.losses._base import ClassificationLoss
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class Focal(ClassificationLoss):
-    """Weights cross-entropy down where the label is probable.
+    """Computes cross-entropy with a smaller weight where the label is probable.
 
-    The factor is part of the loss and has a gradient, as in the paper that
-    introduced it. The code of several papers on noisy labels detaches it from the
-    gradient instead.
+    The factor `(1 - p_y) ** gamma` has a gradient, as in the original paper. The code
+    of several papers on noisy labels treats the factor as a constant.
 
-    Unlike Keras's `CategoricalFocalCrossentropy`, it has no `alpha`, takes class
-    ids, too, and has a gradient where the label is most wrong.
+    Unlike Keras's `CategoricalFocalCrossentropy`, it has no `alpha`, also takes class
+    ids, and has a gradient where the probability of the label is nearly 0.
 
     Formula:
 
@@ -54,20 +53,20 @@ class Focal(ClassificationLoss):
     def of_label(self, log_probability):
         return -_rest_to_the_power(log_probability, self.gamma) * log_probability
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "gamma": self.gamma}
 
 
 def _rest_to_the_power(log_probability, gamma):
-    """Returns (1 - p)**gamma, whose gradient counts as zero where p is 1.
+    """Returns (1 - p)**gamma, with a gradient of zero where p is 1.
 
-    For `gamma` below 1 it is infinite there. The loss multiplies it by log p, which
-    is zero there: the gradient would be NaN, where that of the loss is zero.
+    For `gamma` below 1, the true gradient is infinite there. The loss multiplies it by
+    log p, which is zero there. So its gradient would be NaN instead of zero.
     """
     rest = one_minus_exp(log_probability)
     at_zero = constant(0.0**gamma, rest)
-    # Compilers may round a logit and the maximum of its row differently, so that a
-    # probability is a little more than 1.
+    # Compilers may round a logit and the maximum of its row differently, which makes a
+    # probability slightly larger than 1.
     is_positive = rest > 0
     base = ops.where(is_positive, rest, constant(1.0, rest))
     return ops.where(is_positive, power(base, gamma), at_zero)

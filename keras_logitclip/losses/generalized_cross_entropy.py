@@ -9,10 +9,10 @@ from keras_logitclip.losses._base import ClassificationLoss
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class GeneralizedCrossEntropy(ClassificationLoss):
-    """Computes a loss between cross-entropy (`q` towards 0) and MAE (`q=1`).
+    """Computes a loss between cross-entropy (`q` near 0) and MAE (`q=1`).
 
-    The gradient of a sample is that of cross-entropy times `p_y ** q`: samples
-    whose label the model finds improbable, wrong ones among them, count less.
+    The gradient is the gradient of cross-entropy times `p_y ** q`. So improbable
+    labels, which include wrong ones, have less influence.
 
     Formula:
 
@@ -46,5 +46,5 @@ class GeneralizedCrossEntropy(ClassificationLoss):
     def of_label(self, log_probability):
         return box_cox(log_probability, self.q)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "q": self.q}

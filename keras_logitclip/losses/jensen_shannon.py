@@ -15,8 +15,8 @@ from keras_logitclip.losses._base import ClassificationLoss
 class JensenShannon(ClassificationLoss):
     """Computes the scaled Jensen-Shannon divergence of labels and probabilities.
 
-    With `weight` towards 0 it becomes cross-entropy, with `weight` towards 1 half of
-    `CategoricalMeanAbsoluteError`, slowly: the difference falls with
+    In the limit `weight = 0`, it is cross-entropy. In the limit `weight = 1`, it is
+    half of `CategoricalMeanAbsoluteError`, but the difference falls only with
     `1 / log(1 - weight)`.
 
     Formula:
@@ -28,10 +28,10 @@ class JensenShannon(ClassificationLoss):
     ```
 
     Args:
-        weight: Weight of the labels in the mean, between 0 and 1. The paper has 0.1
-            to 0.9 by noise rate. Defaults to `0.5`.
-        **kwargs: The arguments of `ClassificationLoss`. Soft labels are taken as
-            the distribution that they are.
+        weight: Weight of the labels in the mean, between 0 and 1. The paper uses 0.1 to
+            0.9, depending on the noise rate. Defaults to `0.5`.
+        **kwargs: The arguments of `ClassificationLoss`. The formula also holds for soft
+            labels.
 
     Example:
 
@@ -61,21 +61,22 @@ class JensenShannon(ClassificationLoss):
         excess = self._excess(labels, log_probabilities, finite_log(labels))
         return 1 + ops.sum(excess, -1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "weight": self.weight}
 
     def _excess(self, label, log_probability, log_label):
-        """Returns the part of a class in the loss, less its probability.
+        """Returns the contribution of a class to the loss, minus its probability.
 
-        Drawn from the label with probability `weight` and from the model otherwise,
-        a class came from the label with the probability sigmoid(u). The divergence
-        is what it tells about where it came from:
+        If a class is drawn from the label with probability `weight` and from the model
+        otherwise, the probability that it came from the label is sigmoid(u). The
+        divergence is the information about its origin:
 
             weight y (log sigmoid(u) - log weight)
             + (1 - weight) p (log sigmoid(-u) - log(1 - weight))
 
-        The last summand, scaled, is p, which sums to 1 over the classes. Without it,
-        a class without label has no part, and no gradient that would have to cancel.
+        The last summand, scaled, is p, whose sum over the classes is 1. Without it, a
+        class with the label weight 0 contributes nothing, so no gradients have to
+        cancel.
         """
         weight, rest = self.weight, 1 - self.weight
         log_weight, log_rest = math.log(weight), math.log1p(-weight)

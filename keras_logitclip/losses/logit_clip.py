@@ -16,8 +16,7 @@ from keras_logitclip.losses._inner import describe
 from keras_logitclip.losses._wrapper import WrapperLoss
 from keras_logitclip.losses.cross_entropy import CrossEntropy
 
-# The losses that are computed together with the clipping, and what refuses the labels
-# that they do not take.
+# The losses that are fused with the clipping, and the check of their labels.
 _CROSS_ENTROPIES = {
     CrossEntropy: None,
     keras.losses.SparseCategoricalCrossentropy: as_class_ids,
@@ -33,20 +32,20 @@ _WHICH_LABELS = (
 class LogitClipLoss(WrapperLoss):
     """Clips the norm of the logits at `tau`, then computes another loss.
 
-    The clipped logits are bounded, and with them every loss that is
-    continuous in the logits: a wrong label cannot pull without limit. The
-    model itself, its predicted classes and its raw logits stay as they are.
+    Clipped logits are bounded, and so is every loss that is a continuous function of
+    them. So a wrong label has a limited influence. The model, its predicted classes and
+    its raw logits do not change.
 
-    Label smoothing, focal weights and the like are set on the wrapped loss;
-    `reduction` and `dtype` are set here. Sample weights, class weights and masks
-    work as with every Keras loss, and what they hide has no influence.
+    Set `reduction` and `dtype` here, and everything else, such as label smoothing, on
+    the wrapped loss. Sample weights, class weights and masks work as with every Keras
+    loss. Hidden samples have no influence.
 
-    `tau` and the other settings are part of the compiled training step. To change
-    them, compile the model again with another loss.
+    `tau` and the other settings are part of the compiled training step. To change them,
+    compile the model again with a new loss.
 
-    Where some classes are masked by large negative logits, mask after clipping,
-    with the `LogitClip` layer: a single -1e9 is nearly the whole norm, and the
-    other logits would be squeezed to nothing.
+    If you mask some classes with large negative logits, clip with the `LogitClip` layer
+    and mask afterwards: a single -1e9 dominates the norm, and clipping would shrink the
+    other logits to nearly zero.
 
     Formula:
 
@@ -56,29 +55,27 @@ class LogitClipLoss(WrapperLoss):
     ```
 
     Args:
-        loss: The loss to compute on the clipped logits: a loss instance that
-            takes logits, the name of a Keras loss (it becomes an instance that
-            takes logits), or a function `(y_true, y_pred)` that returns one
-            value per sample. A loss without notion of logits, such as
-            `"mean_absolute_error"`, compares the labels with the clipped
-            logits themselves unless `activation` is given.
+        loss: The loss of the clipped logits: a loss instance that takes logits, the
+            name of a Keras loss (it becomes an instance that takes logits), or a
+            function `(y_true, y_pred)` that returns one value per sample. Without
+            `activation`, a loss such as `"mean_absolute_error"` compares the labels
+            with the clipped logits themselves.
         tau: Threshold of the norm, a number greater than zero;
-            `float("inf")` for no clipping.
+            `float("inf")` for no clipping. Defaults to `1.5`.
         p: Order of the norm, a number of at least 1; `float("inf")` is the
             maximum norm. Defaults to `2`.
         axis: Integer, the class axis. Defaults to `-1`.
-        activation: `None`, `"softmax"` (along `axis`) or `"sigmoid"`: applied
-            to the clipped logits for a loss that takes probabilities.
-            Defaults to `None`.
-        ignore_class: Class id of samples that do not count, such as 255 for void
-            pixels, or `None` for the one of the wrapped loss, if it has any.
-            Defaults to `None`.
-        normalize_gradient: Whether the gradient of the batch is divided by the mean
-            of `minimum(1, tau / norm)` over the samples that count. Clipping then
-            changes the direction of the gradient and not its size; the values are
-            the same. The mean is that of the batch that one step computes: of the
-            global batch on JAX, of each replica's part elsewhere. Second derivatives
-            treat it as a constant. Defaults to `False`, the gradient of the paper.
+        activation: `None`, `"softmax"` (along `axis`) or `"sigmoid"`. It is applied to
+            the clipped logits, for a loss that takes probabilities. Defaults to `None`.
+        ignore_class: Class id of samples to hide, such as 255 for void pixels. Defaults
+            to `None`, which means the `ignore_class` of the wrapped loss, if it has
+            one.
+        normalize_gradient: Whether the gradient of the batch is divided by the mean of
+            `minimum(1, tau / norm)` over the samples that are not hidden. Clipping then
+            does not shrink the gradient. The values of the loss are the same. With
+            several devices, the mean is over the global batch on JAX and over each
+            replica's part elsewhere. Second derivatives treat it as a constant.
+            Defaults to `False`, the gradient of the paper.
         reduction: As in `keras.losses.Loss`: `"sum_over_batch_size"`,
             `"sum"`, `"mean"`, `"mean_with_sample_weight"`, `"none"` or
             `None`. Defaults to `"sum_over_batch_size"`.
@@ -88,11 +85,10 @@ class LogitClipLoss(WrapperLoss):
             `keras.config.floatx()`.
 
     Raises:
-        ValueError: If an argument is out of range; if the wrapped loss is
-            unknown, has a reduction or dtype of its own, or takes
-            probabilities without an `activation`; and, when called, if the
-            labels do not fit or `y_pred` came out of a softmax or sigmoid
-            (unnoticed under JAX, where Keras leaves no mark of it).
+        ValueError: If an argument is out of range, or if the wrapped loss is unknown,
+            has its own reduction or dtype, or takes probabilities without an
+            `activation`. When called, if the labels do not fit, or if `y_pred` is the
+            output of a softmax or sigmoid, which is not detected under JAX.
 
     Example:
 
@@ -112,7 +108,7 @@ class LogitClipLoss(WrapperLoss):
     def __init__(
         self,
         loss: keras.losses.Loss | str | Callable,
-        tau: float,
+        tau: float = 1.5,  # Measured in docs/choosing_tau.md.
         p: float = 2,
         axis: int = -1,
         activation: str | None = None,
@@ -150,7 +146,7 @@ class LogitClipLoss(WrapperLoss):
             return losses
         return ops.normalize_gradient(losses, y_pred, self.tau, self.p, axis, over)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "tau": self.tau,
@@ -163,9 +159,9 @@ class LogitClipLoss(WrapperLoss):
 
 
 def _labels_to_fuse(loss, y_true, y_pred, axis):
-    """Returns the labels of a loss that is softmax cross-entropy of logits.
+    """Returns the labels if the loss is a softmax cross-entropy that can be fused.
 
-    `None` for all else, which is left to the loss itself, its errors included.
+    Returns `None` for other losses, which are called themselves.
     """
     if type(loss) not in _CROSS_ENTROPIES or not loss.from_logits:
         return None
@@ -178,7 +174,7 @@ def _labels_to_fuse(loss, y_true, y_pred, axis):
     if not smoothing:
         return y_true
     if axis != len(y_pred.shape) - 1:
-        # Keras smooths by the size of the last axis, whatever the class axis.
+        # Keras smooths by the size of the last axis, not of the class axis.
         return None
     classes = keras.ops.cast(keras.ops.shape(y_pred)[axis], y_pred.dtype)
     y_true = keras.ops.cast(y_true, y_pred.dtype)

@@ -1,4 +1,4 @@
-"""LogitNorm: cross-entropy of logits that all have the same norm."""
+"""LogitNorm: cross-entropy of normalized logits."""
 
 import keras
 from keras import ops as keras_ops
@@ -8,17 +8,16 @@ from keras_logitclip._arguments import check_number
 from keras_logitclip.losses._base import LogitsLoss
 from keras_logitclip.losses._base import mean_over_labels
 
-# What the authors add to the norm.
+# The constant that the authors add to the norm.
 _EPSILON = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class LogitNormCrossEntropy(LogitsLoss):
-    """Divides the logits by their norm and a temperature before cross-entropy.
+    """Computes cross-entropy of logits divided by their norm and a temperature.
 
-    Every row gets the norm `1 / temperature`: unlike `LogitClipLoss`, which leaves
-    short rows as they are, it takes the length of the logits out of training
-    altogether. A row of zeros stays one.
+    Every row gets the norm `1 / temperature`, except for rows of zeros. So the length
+    of the logits has no influence, whereas `LogitClipLoss` keeps short rows unchanged.
 
     Formula:
 
@@ -27,8 +26,8 @@ class LogitNormCrossEntropy(LogitsLoss):
     ```
 
     Args:
-        temperature: A finite number greater than zero. Defaults to `0.04`; the
-            authors take 0.01 to 0.04.
+        temperature: A finite number greater than zero. The authors use 0.01 to 0.04.
+            Defaults to `0.04`.
         **kwargs: The arguments of `LogitsLoss`.
 
     Example:
@@ -53,15 +52,15 @@ class LogitNormCrossEntropy(LogitsLoss):
         normalized = _unit_rows(logits) / self.temperature
         return -mean_over_labels(labels, keras_ops.log_softmax(normalized, -1))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "temperature": self.temperature}
 
 
 def _unit_rows(logits):
-    """Returns each row divided by its norm, and rows of zeros as they are.
+    """Returns each row divided by its norm, and rows of zeros unchanged.
 
-    Long rows are clipped first: the quotient of huge logits and their norm, or its
-    gradient, would overflow. At this threshold, every finite row can be clipped.
+    Long rows are clipped first, because the quotient of huge logits and their norm, or
+    its gradient, would overflow. Every finite row can be clipped at this threshold.
     """
     shorter = ops.logit_clip(logits, tau=1e6)
     return shorter / (ops.logit_norm(shorter, keepdims=True) + _EPSILON)

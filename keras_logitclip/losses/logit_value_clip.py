@@ -1,4 +1,4 @@
-"""`LogitValueClip`, which clips each logit by itself before any loss."""
+"""`LogitValueClip`, which clips each single logit before any loss."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ from keras_logitclip.losses._wrapper import WrapperLoss
 class LogitValueClip(WrapperLoss):
     """Clips each logit at `-limit` and `limit`, then computes another loss.
 
-    An ablation of `LogitClipLoss` from the same paper: it bounds the loss, too, but
-    changes the direction of the logits, so that the predicted class can become a
-    tie. The gradient of a clipped logit is zero, whatever the loss.
+    This is an ablation of `LogitClipLoss` from the same paper. It bounds the loss, too,
+    but changes the direction of the logit vector, so several classes can have the same
+    largest logit. The gradient of a clipped logit is zero.
 
     Formula:
 
@@ -25,8 +25,8 @@ class LogitValueClip(WrapperLoss):
     ```
 
     Args:
-        loss: The loss to compute on the clipped logits, as in `LogitClipLoss`: a
-            loss instance that takes logits, the name of a Keras loss, or a function
+        loss: The loss of the clipped logits, as in `LogitClipLoss`: a loss instance
+            that takes logits, the name of a Keras loss, or a function
             `(y_true, y_pred)` that returns one value per sample.
         limit: Largest magnitude of a logit, a number greater than zero;
             `float("inf")` for no clipping.
@@ -60,5 +60,5 @@ class LogitValueClip(WrapperLoss):
         clipped = keras.ops.clip(y_pred, -limit, limit)
         return self.inner_losses(y_true, clipped, axis, counted)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "limit": self.limit}

@@ -1,39 +1,40 @@
-"""Forward and backward correction with a known matrix of label noise."""
+"""Forward and backward correction with a known transition matrix."""
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_logitclip._arguments import check_transition_matrix
 from keras_logitclip._labels import are_class_ids
 from keras_logitclip._labels import nan_without_class
 from keras_logitclip.losses._base import ClassificationLoss
 
-# Stands for log 0. It is finite because 0 * inf, as in the gradient, would be NaN.
+# Replaces log 0. It is finite because 0 * inf in the gradient would be NaN.
 _LOG_ZERO = -1e30
 
 
 class _Correction(ClassificationLoss):
-    """Keeps the matrix of the noise, and what a loss needs of it as a tensor."""
+    """Base of the corrections: holds the transition matrix, and weights as a tensor."""
 
-    def __init__(self, transition, **kwargs):
+    def __init__(self, transition: ArrayLike, **kwargs):
         super().__init__(**kwargs)
         self.transition = check_transition_matrix("transition", transition)
-        # Before anything is compiled: what compiles a loss for torch cannot turn
-        # NumPy's arrays into tensors.
+        # Made before anything is compiled, because torch's compiler cannot convert
+        # NumPy arrays to tensors.
         double = keras.backend.standardize_dtype(self.dtype) == "float64"
         self._weights = ops.convert_to_tensor(
             self._prepare(self.transition), dtype="float64" if double else "float32"
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "transition": self.transition.tolist()}
 
     def _prepare(self, matrix: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
     def _weights_for(self, log_probabilities):
-        """Returns the weights in the dtype to compute in, if their size is right."""
+        """Returns the weights in the dtype of the computation if their size fits."""
         classes, expected = log_probabilities.shape[-1], len(self.transition)
         if classes not in (None, expected):
             raise ValueError(
@@ -46,14 +47,14 @@ class _Correction(ClassificationLoss):
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class ForwardCorrection(_Correction):
-    """Computes cross-entropy of the probabilities that the *given* labels should have.
+    """Computes cross-entropy of the probabilities of the noisy labels.
 
-    The model predicts the true class; the matrix of the noise turns this into
-    probabilities of the labels that are given, which are compared with them. The
-    minimizer is that of the cross-entropy of clean labels.
+    The model predicts probabilities of the true class. The transition matrix turns them
+    into probabilities of the noisy labels. The minimizer is the same as that of
+    cross-entropy with clean labels.
 
-    Class ids take memory for `N * K` numbers, `N` samples of `K` classes; one-hot
-    and soft labels for `N * K * K`.
+    With `N` samples of `K` classes, class ids take memory for `N * K` numbers, and
+    one-hot and soft labels for `N * K * K`.
 
     Formula:
 
@@ -62,9 +63,9 @@ class ForwardCorrection(_Correction):
     ```
 
     Args:
-        transition: Matrix of the noise, nested lists or an array: row `i` holds
-            the probabilities of the given labels where the true class is `i`. A
-            label that it never gives has a loss of about 1e30.
+        transition: Transition matrix as nested lists or an array: `transition[i][j]` is
+            the probability of label `j` for class `i`. A label with probability 0 for
+            all classes has a loss of about 1e30.
         **kwargs: The arguments of `ClassificationLoss`.
 
     Example:
@@ -95,14 +96,14 @@ class ForwardCorrection(_Correction):
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class BackwardCorrection(_Correction):
-    """Weights the cross-entropies of all labels by the inverse of the noise.
+    """Computes cross-entropy corrected by the inverse of the transition matrix.
 
-    The mean of the loss over the noise is the cross-entropy of the clean label.
-    Entries of the inverse are negative, so the loss can be, too, and it has no
-    lower bound; the closer the matrix is to a singular one, the more it varies.
+    Its expectation over the noise is the cross-entropy of the clean label. The inverse
+    has negative entries, so the loss can be negative and has no lower bound. The closer
+    the matrix is to a singular one, the larger is the variance.
 
-    Class ids take memory for `N * K` numbers, `N` samples of `K` classes; one-hot
-    and soft labels for `N * K * K`.
+    With `N` samples of `K` classes, class ids take memory for `N * K` numbers, and
+    one-hot and soft labels for `N * K * K`.
 
     Formula:
 
@@ -111,9 +112,8 @@ class BackwardCorrection(_Correction):
     ```
 
     Args:
-        transition: Matrix of the noise, nested lists or an array, which has an
-            inverse: row `i` holds the probabilities of the given labels where the
-            true class is `i`.
+        transition: Transition matrix as in `ForwardCorrection`, which has to be
+            invertible.
         **kwargs: The arguments of `ClassificationLoss`.
 
     Example:
@@ -134,7 +134,7 @@ class BackwardCorrection(_Correction):
             weights = _rows_of_ids(weights, labels)
             losses = -ops.sum(weights * log_probabilities, -1)
             return nan_without_class(labels >= 0, losses)
-        # Not a product of matrices, which some devices compute in less precision.
+        # Not a matrix product, which some devices compute with lower precision.
         weights = ops.sum(labels[:, :, None] * weights, 1)
         return -ops.sum(weights * log_probabilities, -1)
 
@@ -142,8 +142,8 @@ class BackwardCorrection(_Correction):
         rank = np.linalg.matrix_rank(matrix)
         if rank < len(matrix):
             raise ValueError(
-                "Invalid value for argument `transition`: expected a matrix that has "
-                "an inverse; use `ForwardCorrection`, which needs none. Received: "
+                "Invalid value for argument `transition`: expected an invertible "
+                "matrix. `ForwardCorrection` does not need an inverse. Received: "
                 f"transition of shape {matrix.shape} and rank {rank}"
             )
         return np.linalg.inv(matrix)

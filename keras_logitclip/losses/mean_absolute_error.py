@@ -1,4 +1,4 @@
-"""Mean absolute error of the probabilities, the first robust loss."""
+"""Mean absolute error of the probabilities."""
 
 import keras
 from keras import ops
@@ -10,14 +10,14 @@ from keras_logitclip.losses._base import ClassificationLoss
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class CategoricalMeanAbsoluteError(ClassificationLoss):
-    """Computes the distance between the labels and the probabilities.
+    """Computes the sum of the absolute errors of the probabilities.
 
-    It is bounded, and its sum over all labels is constant: uniform noise does not
-    move its minimum. Its gradient is that of cross-entropy times `2 * p_y`, so it
-    learns slowly where the label is improbable.
+    It is bounded, and its sum over all labels is constant, so uniform noise does not
+    move its minimum. Its gradient is the gradient of cross-entropy times `2 * p_y`, so
+    a model learns improbable labels slowly.
 
-    Some papers use half of it, `1 - p_y`, under the same name: weights given for
-    that one have to be halved here.
+    Some papers use half of it, `1 - p_y`, under the same name. Halve their weights for
+    this loss.
 
     Formula:
 
@@ -26,8 +26,8 @@ class CategoricalMeanAbsoluteError(ClassificationLoss):
     ```
 
     Args:
-        **kwargs: The arguments of `ClassificationLoss`. Soft labels take part as
-            the formula says.
+        **kwargs: The arguments of `ClassificationLoss`. The formula also holds for soft
+            labels.
 
     Example:
 
@@ -51,7 +51,8 @@ class CategoricalMeanAbsoluteError(ClassificationLoss):
     def of_rows(self, labels, log_probabilities):
         if are_class_ids(labels):
             return super().of_rows(labels, log_probabilities)
-        # Both sums to 1, p exceeds y by as much as y exceeds p. Counted on the side of
-        # y, the classes without label have no gradients that would have to cancel.
+        # If both sum to 1, p exceeds y by as much as y exceeds p. Only the latter is
+        # summed, so that classes with the label weight 0 have no gradients that would
+        # have to cancel.
         missing = ops.relu(labels - ops.exp(log_probabilities))
         return 2 * ops.sum(missing, -1) + (1 - ops.sum(labels, -1))

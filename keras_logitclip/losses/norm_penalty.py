@@ -15,11 +15,11 @@ from keras_logitclip.losses._wrapper import WrapperLoss
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class NormPenalty(WrapperLoss):
-    """Adds `weight` times the norm of the logits to another loss.
+    """Computes another loss plus `weight` times the norm of the logits.
 
-    An ablation of `LogitClipLoss` from the same paper: it keeps the logits short
-    by a price instead of a limit, and bounds nothing. The penalty is part of each
-    sample's loss, so sample weights and masks apply to it, too.
+    This is an ablation of `LogitClipLoss` from the same paper. It makes long logits
+    costly, but does not bound them. The penalty is part of the loss of each sample, so
+    sample weights and masks apply to it, too.
 
     Formula:
 
@@ -69,5 +69,5 @@ class NormPenalty(WrapperLoss):
         set_masks(total, mask_of(losses))
         return total
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "weight": self.weight, "p": self.p}

@@ -1,4 +1,4 @@
-"""Losses divided by their sum over all labels."""
+"""Normalized losses: losses divided by their sum over all labels."""
 
 import keras
 from keras import ops
@@ -11,9 +11,9 @@ from keras_logitclip.losses.generalized_cross_entropy import GeneralizedCrossEnt
 
 
 class _Normalized(ClassificationLoss):
-    """Divides the loss of a label, that of a second base, by the sum over all labels.
+    """Divides the loss of a second base class by its sum over all labels.
 
-    Its sum over all labels is then 1.
+    So its sum over all labels is 1.
     """
 
     treats_other_classes_alike = True
@@ -27,10 +27,10 @@ class _Normalized(ClassificationLoss):
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class NormalizedCrossEntropy(_Normalized, CrossEntropy):
-    """Divides cross-entropy by its sum over all labels.
+    """Computes cross-entropy divided by its sum over all labels.
 
-    Summed over all labels it is 1: it is robust to uniform noise, and learns slowly
-    by itself. It is the active part of sums such as NCE+RCE.
+    Its sum over all labels is 1, so it is robust to uniform noise. Alone, it learns
+    slowly. It is the active part of sums such as NCE+RCE.
 
     Formula:
 
@@ -56,7 +56,7 @@ class NormalizedCrossEntropy(_Normalized, CrossEntropy):
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class NormalizedFocal(_Normalized, Focal):
-    """Divides focal loss by its sum over all labels.
+    """Computes focal loss divided by its sum over all labels.
 
     As with `Focal`, the factor has a gradient.
 
@@ -87,9 +87,9 @@ class NormalizedFocal(_Normalized, Focal):
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class NormalizedGeneralizedCrossEntropy(_Normalized, GeneralizedCrossEntropy):
-    """Divides generalized cross-entropy by its sum over all labels.
+    """Computes generalized cross-entropy divided by its sum over all labels.
 
-    With `q` towards 0 it becomes normalized cross-entropy.
+    In the limit `q = 0`, it is normalized cross-entropy.
 
     Formula:
 
@@ -98,7 +98,7 @@ class NormalizedGeneralizedCrossEntropy(_Normalized, GeneralizedCrossEntropy):
     ```
 
     Args:
-        q: Exponent in (0, 1]. The paper has 0.1 for CIFAR-10 and 0.7 for CIFAR-100.
+        q: Exponent in (0, 1]. The paper uses 0.1 for CIFAR-10 and 0.7 for CIFAR-100.
             Defaults to `0.7`.
         **kwargs: The arguments of `ClassificationLoss`.
 

@@ -1,4 +1,4 @@
-"""Normalized negative losses: the passive part of active negative losses."""
+"""Normalized negative losses, the passive part of active negative losses."""
 
 import math
 
@@ -14,9 +14,10 @@ from keras_logitclip.losses.focal import Focal
 
 
 class _NormalizedNegative(ClassificationLoss):
-    """Normalizes what the loss of a label, that of a second base, is below its maximum.
+    """Computes 1 minus the normalized negative loss of a second base class.
 
-    The loss is what is missing to 1; its sum over all labels is constant.
+    The negative loss is the largest loss minus the loss. The sum of the result over all
+    labels is constant.
     """
 
     treats_other_classes_alike = True
@@ -33,35 +34,33 @@ class _NormalizedNegative(ClassificationLoss):
         self._check_classes(log_probabilities.shape[-1])
         least = constant(math.log(self.min_probability), log_probabilities)
         negative = self.of_label(least) - self.of_label(log_probabilities)
-        # Selected, not clipped: exactly zero there, whatever the rounding.
+        # Selected, not clipped, so that it is exactly zero despite rounding.
         negative = ops.where(log_probabilities > least, negative, constant(0.0, least))
         shares = negative / ops.sum(negative, -1, keepdims=True)
         return mean_over_labels(labels, 1 - shares)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "min_probability": self.min_probability}
 
     def _check_classes(self, classes):
-        """Raises an error if no class has to exceed `min_probability`."""
+        """Raises an error if all probabilities could be below `min_probability`."""
         if classes is not None and classes * self.min_probability >= 1:
             raise ValueError(
-                "Invalid value for argument `min_probability`: expected less than 1 "
-                "over the number of classes. Received: "
-                f"min_probability={self.min_probability} for {classes} classes"
+                "Invalid value for argument `min_probability`: expected a number below "
+                f"`1 / classes`. Received: min_probability={self.min_probability} for "
+                f"{classes} classes"
             )
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class NormalizedNegativeCrossEntropy(_NormalizedNegative, CrossEntropy):
-    """Normalizes what cross-entropy is below its maximum.
+    """Computes 1 minus normalized negative cross-entropy.
 
-    Cross-entropy is subtracted from its largest value and divided by the sum over
-    all labels; the loss is what is missing to 1. The paper adds it to
-    `NormalizedCrossEntropy` (ANL-CE) together with an L1 penalty on the model's
+    Negative cross-entropy is its largest value minus cross-entropy. The paper adds the
+    loss to `NormalizedCrossEntropy` (ANL-CE), together with an L1 penalty of the
     parameters.
 
-    Where `p_y` is below `min_probability`, the loss is 1 and has no gradient, by
-    its definition.
+    If `p_y` is below `min_probability`, the loss is 1 and has no gradient.
 
     Formula:
 
@@ -72,8 +71,8 @@ class NormalizedNegativeCrossEntropy(_NormalizedNegative, CrossEntropy):
     ```
 
     Args:
-        min_probability: Probabilities below it count as this number. Less than 1
-            over the number of classes. Defaults to `1e-7`.
+        min_probability: Smallest probability, which replaces smaller ones. A number
+            below `1 / classes`. Defaults to `1e-7`.
         **kwargs: The arguments of `ClassificationLoss`.
 
     Example:
@@ -91,14 +90,12 @@ class NormalizedNegativeCrossEntropy(_NormalizedNegative, CrossEntropy):
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class NormalizedNegativeFocal(_NormalizedNegative, Focal):
-    """Normalizes what focal loss is below its maximum.
+    """Computes 1 minus normalized negative focal loss.
 
-    Focal loss is subtracted from its largest value and divided by the sum over all
-    labels; the loss is what is missing to 1. The paper adds it to `NormalizedFocal`
-    (ANL-FL) together with an L1 penalty on the model's parameters.
+    Negative focal loss is its largest value minus focal loss. The paper adds the loss
+    to `NormalizedFocal` (ANL-FL), together with an L1 penalty of the parameters.
 
-    Where `p_y` is below `min_probability`, the loss is 1 and has no gradient, by
-    its definition.
+    If `p_y` is below `min_probability`, the loss is 1 and has no gradient.
 
     Formula:
 
@@ -111,8 +108,8 @@ class NormalizedNegativeFocal(_NormalizedNegative, Focal):
     Args:
         gamma: Exponent of the factor, not negative. Defaults to `0.5`, as in papers
             on noisy labels; in detection, 2 is usual.
-        min_probability: Probabilities below it count as this number. Less than 1
-            over the number of classes. Defaults to `1e-7`.
+        min_probability: Smallest probability, which replaces smaller ones. A number
+            below `1 / classes`. Defaults to `1e-7`.
         **kwargs: The arguments of `ClassificationLoss`.
 
     Example:

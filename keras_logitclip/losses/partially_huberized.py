@@ -1,4 +1,4 @@
-"""Losses whose slope in the probability is bounded."""
+"""Partially Huberized losses, whose slope in the probability is bounded."""
 
 import math
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from keras_logitclip.losses._base import ClassificationLoss
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class PHuberCrossEntropy(ClassificationLoss):
-    """Continues cross-entropy by its tangent where `p_y` is small.
+    """Computes cross-entropy, continued by its tangent for small `p_y`.
 
-    The slope in the probability stays below `threshold`: samples whose label the
-    model finds improbable, wrong ones among them, cannot dominate.
+    The magnitude of the slope in the probability is at most `threshold`. So improbable
+    labels, which include wrong ones, cannot dominate.
 
     Formula:
 
@@ -29,9 +29,9 @@ class PHuberCrossEntropy(ClassificationLoss):
     ```
 
     Args:
-        threshold: Largest magnitude of the slope of the loss in the probability, a
-            number greater than 1. The paper has 2 or 10 for 10 classes, 10 to 50
-            for 100. Defaults to `10.0`.
+        threshold: Largest magnitude of the slope in the probability, a number greater
+            than 1. The paper uses 2 or 10 for 10 classes, and 10 to 50 for 100.
+            Defaults to `10.0`.
         **kwargs: The arguments of `ClassificationLoss`.
 
     Example:
@@ -57,16 +57,15 @@ class PHuberCrossEntropy(ClassificationLoss):
         turn = -math.log(self.threshold)
         return _huberize(ops.negative, log_probability, turn, self.threshold)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "threshold": self.threshold}
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class PHuberGeneralizedCrossEntropy(ClassificationLoss):
-    """Continues generalized cross-entropy by its tangent where `p_y` is small.
+    """Computes generalized cross-entropy, continued by its tangent for small `p_y`.
 
-    The slope in the probability stays below `threshold`, as with
-    `PHuberCrossEntropy`.
+    The magnitude of the slope is at most `threshold`, as in `PHuberCrossEntropy`.
 
     Formula:
 
@@ -110,7 +109,7 @@ class PHuberGeneralizedCrossEntropy(ClassificationLoss):
             lambda x: box_cox(x, self.q), log_probability, turn, self.threshold
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "q": self.q, "threshold": self.threshold}
 
 

@@ -1,10 +1,9 @@
 """The robust losses under their papers' names, with their papers' values."""
 
+from typing import Any
 from typing import NamedTuple
 
-import keras
-
-from keras_logitclip._arguments import check_count
+from keras_logitclip._arguments import check_num_classes
 from keras_logitclip.losses.active_passive import ActivePassive
 from keras_logitclip.losses.asymmetric import AsymmetricExponential
 from keras_logitclip.losses.asymmetric import AsymmetricGeneralizedCrossEntropy
@@ -29,25 +28,25 @@ from keras_logitclip.losses.symmetric_cross_entropy import ReverseCrossEntropy
 from keras_logitclip.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 from keras_logitclip.losses.taylor_cross_entropy import TaylorCrossEntropy
 
-# From this number of classes on, the values for CIFAR-100: the middle of 10 and
-# 100, as a factor.
+# From this number of classes on, presets have the values for CIFAR-100. It is the
+# geometric mean of 10 and 100.
 _MANY_CLASSES = 32
 
 
 class Preset(NamedTuple):
-    """Holds a loss and the values of its paper.
+    """Holds a loss and its paper's values.
 
     Attributes:
-        loss: The class, or the classes of an active and a passive loss to add.
+        loss: The class, or the classes of an active and a passive loss that are added.
         formula: The loss of the label y, with the probabilities p of the logits z.
         reference: Link to the paper.
-        cifar10: The arguments for CIFAR-10. For a sum: `alpha`, `beta`, and under
-            `active` and `passive` the arguments of these.
+        cifar10: The arguments for CIFAR-10. For a sum, `alpha`, `beta`, and the
+            arguments of both losses as `active` and `passive`.
         cifar100: The arguments for CIFAR-100.
-        l1: Weights of the L1 norm of all parameters for CIFAR-10 and CIFAR-100,
-            without which the paper does not use the loss. No loss can add it:
-            give the layers `kernel_regularizer=keras.regularizers.L1(weight)` and
-            `bias_regularizer` likewise, and the optimizer no weight decay.
+        l1: Weights of the L1 penalty of all parameters that the paper uses with the
+            loss, for CIFAR-10 and CIFAR-100. A loss cannot add it: give the layers
+            `kernel_regularizer=keras.regularizers.L1(weight)` and the same
+            `bias_regularizer`, and the optimizer no weight decay.
     """
 
     loss: type | tuple[type, type]
@@ -65,7 +64,7 @@ def _arxiv(number: str) -> str:
 def _preset(
     loss, formula, reference, cifar10=None, cifar100=None, l1=(0.0, 0.0)
 ) -> Preset:
-    """Returns a preset, by default with the values for CIFAR-10 for CIFAR-100, too."""
+    """Returns a preset, by default with the same values for CIFAR-10 and CIFAR-100."""
     cifar10 = cifar10 or {}
     return Preset(loss, formula, reference, cifar10, cifar100 or cifar10, l1)
 
@@ -85,7 +84,7 @@ _ANL = _arxiv("2310.20162")
 _PHUBER = "https://openreview.net/forum?id=rklB76EKPr"
 _FOCAL = {"gamma": 0.5}
 
-# Where a paper's mean absolute error is 1 - p_y, half of ours, the weight is halved.
+# Weights are halved if a paper's mean absolute error is 1 - p_y, half of ours.
 PRESETS = {
     "CE": _preset(CrossEntropy, "-log p_y", _arxiv("2212.04055")),
     "Focal": _preset(Focal, "-(1 - p_y)^gamma log p_y", _arxiv("1708.02002"), _FOCAL),
@@ -204,8 +203,8 @@ PRESETS = {
         _sum(10.0, 1.0, active=_FOCAL, passive=_FOCAL),
         l1=(5e-5, 5e-7),
     ),
-    # Those for 40% symmetric noise. The paper's weight grows with the noise, from
-    # 0.1 to 0.9 on CIFAR-10 and to 0.5 on CIFAR-100.
+    # The values for 40% symmetric noise. The paper's weight grows with the noise, from
+    # 0.1 to 0.9 for CIFAR-10 and to 0.5 for CIFAR-100.
     "JS": _preset(
         JensenShannon,
         "(w KL(y, m) + (1-w) KL(p, m)) / (-(1-w) log(1-w)), m = w y + (1-w) p",
@@ -213,7 +212,7 @@ PRESETS = {
         {"weight": 0.7},
         {"weight": 0.3},
     ),
-    # What the paper's schedule ends with; see the loss for how to begin with 0.
+    # The last value of the paper's schedule, which begins with 0 (see the loss).
     "CORES": _preset(
         ConfidenceRegularized,
         "CE_y - beta mean_k CE_k",
@@ -245,19 +244,20 @@ PRESETS = {
         {"temperature": 0.04},
     ),
 }
+"""The presets by their names in the papers, such as `"GCE"` or `"NCE+AGCE"`."""
 
 _OTHER_NAMES = {"FL": "Focal"}
 
 
-def preset(name: str, num_classes: int) -> keras.losses.Loss:
+def preset(name: str, num_classes: int) -> Any:
     """Builds a robust loss with the values of its paper.
 
-    The papers give values for CIFAR-10 and CIFAR-100. For fewer than 32 classes,
-    which is closer to 10 than to 100 as a factor, the loss gets the former. They are
-    a start: the best values depend on the noise, too, as those of "JS" show.
+    The papers have values for CIFAR-10 and CIFAR-100. The loss gets those for CIFAR-10
+    with fewer than 32 classes, which is about the geometric mean of 10 and 100. The
+    best values also depend on the noise, so these are only a start.
 
-    "ANL-CE" and "ANL-FL" need an L1 penalty of the parameters, and "CORES" a
-    schedule: see `PRESETS[name].l1` and `ConfidenceRegularized`.
+    "ANL-CE" and "ANL-FL" need an L1 penalty of the parameters (see `PRESETS[name].l1`),
+    and "CORES" needs a schedule (see `ConfidenceRegularized`).
 
     Args:
         name: Name of the loss in the papers, a key of `PRESETS` or "FL", in upper
@@ -265,10 +265,11 @@ def preset(name: str, num_classes: int) -> keras.losses.Loss:
         num_classes: Number of classes, at least 2.
 
     Returns:
-        The loss, which takes logits, and class ids or one-hot labels.
+        The loss, which takes logits and class ids, one-hot or soft labels.
 
     Raises:
-        ValueError: If the name is unknown or `num_classes` no number of classes.
+        ValueError: If the name is unknown, or `num_classes` is not an integer of at
+            least 2.
 
     Example:
 
@@ -280,7 +281,7 @@ def preset(name: str, num_classes: int) -> keras.losses.Loss:
     """
     key = find_name(name)
     chosen = PRESETS[key]
-    few = has_few_classes(check_count("num_classes", num_classes, minimum=2))
+    few = has_few_classes(check_num_classes(num_classes))
     arguments = {
         **(chosen.cifar10 if few else chosen.cifar100),
         "name": _snake_case(key),
@@ -293,7 +294,7 @@ def preset(name: str, num_classes: int) -> keras.losses.Loss:
 
 
 def has_few_classes(num_classes: int) -> bool:
-    """Returns whether the values for CIFAR-10 are taken, not those for CIFAR-100."""
+    """Returns whether presets have the values for CIFAR-10, not for CIFAR-100."""
     return num_classes < _MANY_CLASSES
 
 

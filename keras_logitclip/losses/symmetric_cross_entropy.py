@@ -15,9 +15,9 @@ from keras_logitclip.losses._base import mean_over_labels
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class ReverseCrossEntropy(ClassificationLoss):
-    """Computes cross-entropy with labels and probabilities exchanged.
+    """Computes cross-entropy with labels and probabilities swapped.
 
-    For a class id it is mean absolute error times `-log(min_label) / 2`.
+    For a class id, it is mean absolute error times `-log(min_label) / 2`.
 
     Formula:
 
@@ -26,11 +26,11 @@ class ReverseCrossEntropy(ClassificationLoss):
     ```
 
     Args:
-        min_label: Labels below it, the zeros of a one-hot label among them, count
-            as this number, whose logarithm is finite. A number between 0 and 1.
+        min_label: Smallest label, which replaces smaller ones such as the zeros of
+            one-hot labels, so that the logarithm is finite. A number between 0 and 1.
             Defaults to `1e-4`.
-        **kwargs: The arguments of `ClassificationLoss`. Soft labels take part as
-            the formula says.
+        **kwargs: The arguments of `ClassificationLoss`. The formula also holds for
+            soft labels.
 
     Example:
 
@@ -58,20 +58,20 @@ class ReverseCrossEntropy(ClassificationLoss):
     def of_rows(self, labels, log_probabilities):
         if are_class_ids(labels):
             return super().of_rows(labels, log_probabilities)
-        # The logarithms count from that of `min_label`: a class without label has the
-        # weight zero, and no gradient that would have to cancel.
+        # Logarithms are relative to log(min_label), so that classes with the label 0
+        # have the weight zero and no gradients that would have to cancel.
         least, most = constant(self.min_label, labels), constant(1.0, labels)
         scale = -math.log(self.min_label)
         weights = ops.log(ops.clip(labels, least, most)) + scale
         return scale - ops.sum(weights * ops.exp(log_probabilities), -1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "min_label": self.min_label}
 
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class SymmetricCrossEntropy(ReverseCrossEntropy):
-    """Adds cross-entropy, which learns fast, to the robust reverse cross-entropy.
+    """Computes the weighted sum of cross-entropy and reverse cross-entropy.
 
     Formula:
 
@@ -82,13 +82,13 @@ class SymmetricCrossEntropy(ReverseCrossEntropy):
     ```
 
     Args:
-        alpha: Weight of cross-entropy, not negative. The paper has 0.1 for CIFAR-10
+        alpha: Weight of cross-entropy, not negative. The paper uses 0.1 for CIFAR-10
             and 6 for CIFAR-100. Defaults to `0.1`.
-        beta: Weight of reverse cross-entropy, not negative. The paper has 1 for
+        beta: Weight of reverse cross-entropy, not negative. The paper uses 1 for
             CIFAR-10 and 0.1 for CIFAR-100. Defaults to `1.0`.
         min_label: As in `ReverseCrossEntropy`. Defaults to `1e-4`.
-        **kwargs: The arguments of `ClassificationLoss`. Soft labels take part as
-            the formula says.
+        **kwargs: The arguments of `ClassificationLoss`. The formula also holds for
+            soft labels.
 
     Example:
 
@@ -116,5 +116,5 @@ class SymmetricCrossEntropy(ReverseCrossEntropy):
         reverse = super().of_rows(labels, log_probabilities)
         return self.alpha * cross_entropy + self.beta * reverse
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}

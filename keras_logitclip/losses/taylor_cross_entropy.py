@@ -1,4 +1,4 @@
-"""Taylor cross-entropy: the first terms of a series of cross-entropy."""
+"""Taylor cross-entropy: the first terms of the Taylor series of cross-entropy."""
 
 import keras
 
@@ -9,9 +9,9 @@ from keras_logitclip.losses._base import ClassificationLoss
 
 @keras.saving.register_keras_serializable(package="keras_logitclip")
 class TaylorCrossEntropy(ClassificationLoss):
-    """Computes the Taylor series of cross-entropy at `p_y = 1` up to an order.
+    """Computes the first terms of the Taylor series of cross-entropy at `p_y = 1`.
 
-    Order 1 is half of mean absolute error, and with growing order the loss becomes
+    With order 1, it is half of mean absolute error. With growing order, it approaches
     cross-entropy.
 
     Formula:
@@ -50,5 +50,5 @@ class TaylorCrossEntropy(ClassificationLoss):
             total = (total + 1 / i) * rest
         return total
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "order": self.order}

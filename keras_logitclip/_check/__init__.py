@@ -1,0 +1,1 @@
+"""Checks whether a model, its loss and its data fit each other."""
