@@ -1,4 +1,4 @@
-"""What searches and studies share: the queue and its databases, files, descriptions."""
+"""The queue of jobs, its databases, files and descriptions."""
 
 import functools
 import json
@@ -121,8 +121,8 @@ def truncated():
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (foreign, "not one of Optuna's.*the tables customers"),
-        (text, "is damaged, or not one of Optuna"),
+        (foreign, "was not made by Optuna.*the tables customers"),
+        (text, "is damaged or was not made by Optuna"),
         (truncated, "study.db is damaged"),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_locked_file(monkeypatch):
 
 
 def test_a_transaction_keeps_others_out(monkeypatch):
-    """Or they would count the trials before the next one is stored."""
+    """Otherwise both would count the trials before either stores one."""
     monkeypatch.setattr(storage, "_FILE_TIMEOUT", 0.1)
     one, other = (open_study()._storage._backend.engine for _ in range(2))
     with one.begin(), pytest.raises(sqlalchemy.exc.OperationalError, match="locked"):
@@ -155,11 +155,14 @@ def test_a_transaction_keeps_others_out(monkeypatch):
 
 
 def test_a_missing_folder():
-    with pytest.raises(ConnectionError, match="there is no folder missing. Create it"):
+    with pytest.raises(ConnectionError, match="Create the folder missing first"):
         open_study("missing/study.db")
 
 
-@pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "study.db", 3, None])
+BAD_PORT = "postgresql://u:secret@h:port/d"
+
+
+@pytest.mark.parametrize("url", ["mysql://u:secret@h/d", BAD_PORT, "study.db", 3, None])
 def test_other_storages_are_refused_without_their_passwords(url):
     with pytest.raises(ValueError, match="sqlite:///search.db") as error:
         storage.check_storage(url)
@@ -334,7 +337,7 @@ def test_a_process_that_others_took_for_dead_gives_way():
 
 
 def test_two_processes_that_end_a_trial_at_once(monkeypatch):
-    """Each of them can find the trial running, and then the other one ends it."""
+    """Both can see the trial running before the other one ends it."""
     study, other = open_study(), open_study()
     take(study, JOBS[0], queue._this_process())
 
@@ -392,7 +395,9 @@ def test_the_split_holds_out_a_share_of_each_class():
 @pytest.mark.parametrize("samples", [1, 2, 5])
 def test_a_small_class_stays_in_the_training_part(samples):
     labels = np.repeat([0, 1], [100, samples])
-    with pytest.warns(UserWarning, match=r"Nothing is held out of 1 of 2 .*: \[1\]"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 2 classes have too few samples .*: \[1\]"
+    ):
         training, held_out = arrays.split(labels, 0.1, seed=0)
     assert np.bincount(labels[held_out]).tolist() == [10]
     assert np.bincount(labels[training]).tolist() == [90, samples]

@@ -1,4 +1,4 @@
-"""The plan of a search, and searches whose trainings are pretended."""
+"""The plan of a search, and searches with simulated trainings."""
 
 import functools
 import itertools
@@ -15,6 +15,7 @@ from keras_logitclip import losses
 from keras_logitclip import noise
 from keras_logitclip._jobs import queue
 from keras_logitclip._jobs import storage
+from keras_logitclip._jobs.arrays import ShuffledBatches
 
 optuna = pytest.importorskip("optuna")
 sqlalchemy = pytest.importorskip("sqlalchemy")
@@ -136,11 +137,11 @@ def test_of_equal_ones_the_larger_threshold_and_the_smaller_rate_are_best():
     assert ranking[0] == Training(2.0, 0.01)
 
 
-# A search whose trainings are pretended.
+# A search with simulated trainings.
 
 
 class Pretended:
-    """Trainings that take no time; 2/3 or near it and a rate of 0.1 are best."""
+    """Simulates trainings; tau near 2/3 and a rate of 0.1 are best."""
 
     def __init__(self, fail_at=None):
         self.trained = []
@@ -202,7 +203,7 @@ def test_search_of_thresholds_and_rates(pretended):
 )
 def test_a_rate_at_the_edge_says_what_to_do(rates, advice, pretended):
     found = search(learning_rates=rates)
-    assert f"That is the {advice} as well." in str(found).splitlines()
+    assert f"This is the {advice}, too." in str(found).splitlines()
 
 
 def test_no_clipping_can_be_best(pretended):
@@ -270,7 +271,7 @@ def test_a_training_that_was_taken_for_dead(epoch, monkeypatch):
     assert set(counts.values()) == {1}
 
 
-# What is stored belongs to all that decides it.
+# A study belongs to everything that determines its results.
 
 
 def doubled(loss, factor):
@@ -283,7 +284,7 @@ WITH_DROPOUT = {"build_model": lambda: build_model(keras.layers.Dropout(0.0))}
 WITH_RELU = {"build_model": lambda: build_model(keras.layers.Activation("relu"))}
 FUNCTION = {"optimizer": lambda steps: keras.optimizers.Adam(1e-3)}
 
-# What a search was called with, with what it is called then, and what is different.
+# Arguments of a search, arguments of the next call, and the reported difference.
 OTHER_SETTINGS = {
     "epochs": ({}, {"epochs": 3}, "epochs: 2 there, 3 here"),
     "batch-size": ({}, {"batch_size": 64}, "batch_size: 128 there, 64 here"),
@@ -360,7 +361,7 @@ def test_a_study_with_other_settings_is_refused(name, pretended):
     with pytest.raises(ValueError, match=f"'mine'.*Received: .*{difference}") as error:
         search(study_name="mine", **after)
     assert not pretended.trained
-    # Nothing else is said to be different, but for what the rates are rates of.
+    # Nothing else is reported, except for the optimizers of the rates.
     differences = str(error.value).partition("Received: ")[2].split("; ")
     assert len(differences) == 1 + (name == "rates")
 
@@ -460,12 +461,12 @@ def test_a_database_that_fails_where_the_result_is_read(pretended, monkeypatch):
         raise sqlalchemy.exc.OperationalError("SELECT", {}, OSError("It is gone."))
 
     monkeypatch.setattr(_search, "rows_of", fail)
-    with pytest.raises(ConnectionError, match="call goes on with it. It is gone."):
+    with pytest.raises(ConnectionError, match="call resumes it. It is gone."):
         search()
 
 
 def test_a_folder_that_is_missing(pretended):
-    with pytest.raises(ConnectionError, match="no folder missing"):
+    with pytest.raises(ConnectionError, match="Create the folder missing"):
         search(storage="sqlite:///missing/search.db")
 
 
@@ -526,6 +527,11 @@ class Subclassed(keras.Model):
         return keras.ops.softmax(self.dense(inputs))
 
 
+def two_heads():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, [keras.layers.Dense(4)(inputs) for _ in range(2)])
+
+
 def compiled():
     model = build_model()
     model.compile("sgd", "mse")
@@ -549,21 +555,37 @@ BAD_ARGUMENTS = {
     "epochs": ({"epochs": 0, "taus": [1]}, "`epochs`.*at least 1"),
     "seeds": ({"seeds": 0}, "`seeds`: expected an integer of at least 1"),
     "workers": ({"workers": 0.5}, "`workers`: expected an integer"),
-    "one-hot": ({"y": np.eye(4)[LABELS]}, r"`y`.*`y.argmax\(-1\)`.*\(240, 4\)"),
-    "column": ({"y": LABELS[:, None]}, r"`y`.*`y.ravel\(\)`.*\(240, 1\)"),
+    "batches": (
+        {"x": ShuffledBatches(X, LABELS, 32, seed=0), "y": None},
+        "`x`: expected arrays.*`x, y = .*ShuffledBatches",
+    ),
+    "one-hot": ({"y": np.eye(4)[LABELS]}, r"`y`.*`np.argmax\(y, -1\)`.*\(240, 4\)"),
+    "column": ({"y": LABELS[:, None]}, r"`y`.*`np.ravel\(y\)`.*\(240, 1\)"),
+    "several-labels": (
+        {"y": (X > 0.5) | (X < 0)},
+        "`y`: expected one label per sample.*Received: 4 labels per sample",
+    ),
     "float": ({"y": LABELS / 1}, "`y`.*integers.*float64"),
     "negative": ({"y": LABELS - 1}, "`y`.*Received: -1 at position 0"),
-    "one-class": ({"y": LABELS * 0}, "`y`.*two classes or more"),
+    "one-logit": (
+        {
+            "build_model": lambda: build_model(outputs=1),
+            "loss": "binary_crossentropy",
+            "y": LABELS % 2,
+        },
+        r"an output for each class. Received: one logit. .*`keras.layers.Dense\(2\)`",
+    ),
+    "one-class": ({"y": LABELS * 0}, "`y`.*at least two classes"),
     "no-labels": ({"x": X[:0], "y": LABELS[:0]}, r"`y`.*shape \(0,\)"),
     "lengths": ({"x": X[:-1]}, r"`x`.*\(239, 4\)., 240 labels"),
-    "nan": ({"x": X * np.nan}, "finite logits. Received: NaN or infinity"),
+    "nan": ({"x": X * np.nan}, "finite inputs. Received: NaN or infinity"),
     "split": ({"validation_split": 0.001}, "validation_split=0.001, 240 samples"),
     "split-1": ({"validation_split": 1}, "between 0 and 1.*Received:.*=1"),
     "validation": ({"validation_data": X}, "`validation_data`: expected a pair"),
-    "clean-lengths": ({"clean_data": (X[1:], LABELS)}, "`clean_data`.*240 labels"),
+    "clean-lengths": ({"clean_data": (X[1:], LABELS)}, "`clean_data.0.`.*240 labels"),
     "validation-labels": (
         {"validation_data": (X, LABELS / 1)},
-        "`validation_data`: expected class ids.*float64",
+        "`validation_data.1.`: expected class ids.*float64",
     ),
     "validation-classes": ({"validation_data": (X, LABELS + 1)}, "at least 5 classes"),
     "callbacks": ({"callbacks": [print]}, "`callbacks`.*Received:.*print"),
@@ -588,8 +610,9 @@ BAD_ARGUMENTS = {
         "returns probabilities",
     ),
     "subclassed": bad_model(Subclassed, "returns probabilities"),
+    "two-heads": bad_model(two_heads, r"a model with one output.*\(1, 4\), \(1, 4\)"),
     "few-classes": bad_model(
-        lambda: build_model(outputs=3), r"4 classes.*Received: outputs of .*, 3\)"
+        lambda: build_model(outputs=3), "at least 4 classes. Received: ids from 0 to 3"
     ),
     "optimizer": ({"optimizer": 0.1}, "`optimizer`.*Received: optimizer=0.1"),
     "no-optimizer": (
@@ -607,7 +630,10 @@ BAD_ARGUMENTS = {
         r"`\(steps, learning_rate\)`.*takes 1 positional argument",
     ),
     "loss": ({"loss": "sparse"}, "`loss`.*Received: loss='sparse'"),
-    "one-hot-loss": ({"loss": "categorical_crossentropy"}, "shape"),
+    "one-hot-loss": (
+        {"loss": "categorical_crossentropy"},
+        "one-hot or soft labels.*Received: class ids. .*`sparse_categorical_cross",
+    ),
     "storage": ({"storage": "redis://user:secret@host"}, "`storage`.*another URL"),
     "storage-memory": ({"storage": "sqlite:///:memory:"}, "`storage`.*another URL"),
     "storage-type": ({"storage": 1}, "`storage`.*<class 'int'>"),

@@ -1,4 +1,4 @@
-"""Searches whose trainings are real ones: one on each backend, the rest once."""
+"""Searches with real trainings, one on each backend and the rest once."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ def build_model(*hidden):
 
 
 def build_random_model():
-    """With dropout: what a training draws at random shows in its scores."""
+    """The model has dropout, so that random numbers of a training affect its scores."""
     return build_model(keras.layers.Dense(32, "relu"), keras.layers.Dropout(0.5))
 
 
@@ -93,7 +93,7 @@ def test_digits_find_a_sensible_threshold(tmp_path):
         tmp_path,
         taus=[0.001, 1.0, 200.0],
         epochs=8,
-        # Much too small a threshold hardly learns, much too large a one memorizes.
+        # A much too small threshold hardly learns, and a much too large one memorizes.
         optimizer=keras.optimizers.SGD(1.0, momentum=0.9),
     )
     assert found.best_tau == 1.0
@@ -107,7 +107,7 @@ SEEN = []
 
 
 class Watching(keras.callbacks.Callback):
-    """Notes what it is called with, in the first epoch of each training."""
+    """Records its arguments in the first epoch of each training."""
 
     epochs = 0
 

@@ -1,1 +1,1 @@
-"""What searches and studies share: a queue of jobs, processes and batches."""
+"""The parts that searches, studies and cross-validation share."""

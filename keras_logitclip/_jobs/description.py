@@ -1,6 +1,7 @@
-"""What decides a result, in a form that can be stored and compared.
+"""Descriptions of models, data and functions that can be stored and compared.
 
-Not names: a function of the same name can do something else.
+A description contains code, not only names, because another function can have the same
+name.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-# Longer descriptions are of use to nobody, and are cut down to a hash.
+# The largest number of characters of a description; the rest becomes a hash.
 _LONGEST = 300
 _INSTALLED = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")
@@ -26,7 +27,7 @@ _OWN = ("keras", "keras_logitclip")
 
 
 def keras_settings() -> dict[str, str]:
-    """Returns the settings of Keras that decide a training."""
+    """Returns the settings of Keras that affect a training."""
     return {
         "backend": keras.config.backend(),
         "floatx": keras.config.floatx(),
@@ -36,7 +37,7 @@ def keras_settings() -> dict[str, str]:
 
 
 def fingerprint(*trees) -> str:
-    """Returns a hash of all that arrays hold; texts count by their letters."""
+    """Returns a hash of the contents of arrays, including texts."""
     digest = hashlib.sha256()
     for array in keras.tree.flatten(trees):
         array = np.atleast_1d(array)
@@ -45,34 +46,33 @@ def fingerprint(*trees) -> str:
             for item in array.ravel():
                 digest.update(f"{type(item).__name__} {item!r}\n".encode())
         elif array.size:
-            parts = -(-array.nbytes // 2**26)  # Those on the disk are not read at once.
+            parts = -(-array.nbytes // 2**26)  # Arrays on disk are read in parts.
             for part in np.array_split(array.reshape(len(array), -1), parts):
                 digest.update(np.ascontiguousarray(part).view("uint8"))
     return digest.hexdigest()[:16]
 
 
 def describe(value) -> str:
-    """Returns what tells a loss, optimizer, callback or function from another one.
+    """Returns a text that identifies a loss, optimizer, callback or function.
 
-    An object of Keras is told by its configuration, a function or class of the user
-    by its code and all that it refers to, another object by its attributes.
+    It contains the configuration of a Keras object, the code of a user's function or
+    class and everything that it refers to, and the attributes of other objects.
     """
     return _text(_Description().of(value))
 
 
 def describe_model(build: Callable[[], keras.Model], inputs=None) -> str:
-    """Returns what tells the models that a function builds from others.
+    """Returns a text that identifies the models that a function builds.
 
-    Two of them are built with two seeds: weights that are the same both times are not
-    random ones, and belong to the description.
+    It builds two models with different seeds. Weights that are equal in both are not
+    random, and are part of the description.
 
     Args:
         build: Function without arguments.
-        inputs: A batch that a model without inputs of its own is called with.
-            Defaults to `None`.
+        inputs: A batch with which an unbuilt model is called. Defaults to `None`.
 
     Raises:
-        ValueError: If the models share weights, with which trainings would go on.
+        ValueError: If the models share weights, which earlier trainings would change.
     """
     models = []
     for seed in (0, 1):
@@ -89,13 +89,13 @@ def describe_model(build: Callable[[], keras.Model], inputs=None) -> str:
     layers = list(model._flatten_layers())
     try:
         structure = keras.saving.serialize_keras_object(model)
-    except Exception:  # Nothing but the code tells what a subclassed model does.
+    except Exception:  # Only the code describes a subclassed model.
         structure = [build, layers[1:]]
     described = _Description(
         {layer.name: f"layer {i}" for i, layer in enumerate(layers)}
     )
     classes = {type(layer): None for layer in layers if not _is_installed(type(layer))}
-    # In the structure, functions of the user have no more than a name.
+    # In the structure, functions of the user have only a name.
     parts = [_parts(layer) for layer in layers]
     words = [_vocabulary(layer) for layer in layers]
     details = [described.of(one) for one in (structure, [*classes], parts, words)]
@@ -110,16 +110,16 @@ def _check_apart(one, other):
     if shared:
         raise ValueError(
             "Expected the function that builds the model to make new weights each "
-            "time, with which every training begins anew. Received: models that share "
-            f"{len(shared)} trainable weights, such as {shared[0]!r}. Make all layers "
-            "inside of the function, or freeze them with `layer.trainable = False`"
+            "time, because every training begins anew. Make all layers inside of the "
+            "function, or freeze them with `layer.trainable = False`. Received: models "
+            f"that share {len(shared)} trainable weights, such as {shared[0]!r}"
         )
 
 
 def _vocabulary(layer):
-    """Returns what `adapt` leaves neither in the configuration nor in variables."""
+    """Returns the vocabulary, which neither configuration nor variables contain."""
     with contextlib.suppress(AttributeError, RuntimeError, ValueError):
-        return layer.get_vocabulary()  # Some raise an error if there is none yet.
+        return layer.get_vocabulary()  # Some layers raise an error without one.
 
 
 def _hash(details):
@@ -134,23 +134,23 @@ def _text(described):
 
 
 def _is_installed(value):
-    """Whether a class, function or module is of a package, and known by its name."""
+    """Returns whether a class, function or module is part of an installed package."""
     is_module = isinstance(value, types.ModuleType)
     name = getattr(value, "__name__" if is_module else "__module__", None) or ""
     if name.partition(".")[0] in _OWN:
         return True
-    if name and name not in sys.modules:  # It is imported for a study alone.
+    if name and name not in sys.modules:  # It was imported only for a study.
         return False
     file = getattr(sys.modules.get(name), "__file__", None)
     return name != "__main__" and (file is None or file.startswith(_INSTALLED))
 
 
 class _Description:
-    """Describes values, each object once: functions can refer to each other.
+    """Describes values, each object once, because functions can refer to each other.
 
     Args:
-        names: What to write instead of some texts. Keras numbers the layers that it
-            names, also in the next model of the same kind.
+        names: Replacements of texts. Keras numbers the layers that it names,
+            differently in each model.
     """
 
     def __init__(self, names: dict[str, str] | None = None):
@@ -166,7 +166,7 @@ class _Description:
             return repr(value)
         if id(value) in self.seen:
             return f"object {self.seen[id(value)][0]}"
-        # The value is kept, lest another one gets its address.
+        # The value is kept so that no other value gets its address.
         self.seen[id(value)] = (len(self.seen), value)
         return self._of_object(value)
 
@@ -176,7 +176,7 @@ class _Description:
         if keras.ops.is_tensor(value):
             return fingerprint(keras.ops.convert_to_numpy(value))
         if isinstance(value, dict) and value.get("class_name") == "__lambda__":
-            return "lambda"  # As Keras writes its code, lines and files are in it.
+            return "lambda"  # Keras's form of its code contains lines and files.
         if isinstance(value, dict):
             return [
                 [self.of(k), self.of(self._constant(k, v))] for k, v in value.items()
@@ -214,7 +214,7 @@ class _Description:
         ]
 
     def _of_names(self, namespace, names):
-        """Describes what names mean, and what they name of a module of the user."""
+        """Describes the values of names, and the used names of a user's module."""
         described = []
         for name in sorted(names & namespace.keys()):
             value = namespace[name]
@@ -227,10 +227,10 @@ class _Description:
         kind = type(value)
         described = [self.of(kind)]
         try:
-            with warnings.catch_warnings():  # This is not saved to be loaded.
+            with warnings.catch_warnings():  # The configuration is never loaded.
                 warnings.simplefilter("ignore")
                 described.append(self.of(value.get_config()))
-            # Else its configuration is that of a parent.
+            # Otherwise the configuration is from a parent class.
             complete = _is_installed(kind) or not _is_installed(kind.get_config)
         except (AttributeError, NotImplementedError):
             complete = False
@@ -238,10 +238,10 @@ class _Description:
         return described if complete else [*described, self._attributes(value)]
 
     def _constant(self, key, value):
-        """Returns a value of a configuration without what Keras numbers."""
+        """Returns a value of a configuration without Keras's numbers."""
         if key == "shared_object_id":
             return None
-        if key == "module" and isinstance(value, str):  # Of a study: with its folder.
+        if key == "module" and isinstance(value, str):  # A study adds its folder.
             return value.partition(" of ")[0]
         is_name = key == "name" and isinstance(value, str) and value not in self.names
         return re.sub(r"_\d+$", "", value) if is_name else value
@@ -250,7 +250,7 @@ class _Description:
         if not hasattr(value, "__dict__"):
             try:
                 return self.of(value.__reduce_ex__(2)[1:3])
-            except TypeError:  # It cannot be copied.
+            except TypeError:  # It cannot be pickled.
                 return None
         named = {name for code in _codes(type(value)) for name in _names(code)}
         kept = {
@@ -262,7 +262,7 @@ class _Description:
 
 
 def _parts(value):
-    """Returns the attributes whose code or configuration decides what it does."""
+    """Returns the attributes whose code or configuration determines the behaviour."""
     return [
         [name, part]
         for name, part in sorted(getattr(value, "__dict__", {}).items())
@@ -273,7 +273,7 @@ def _parts(value):
 
 
 def _is_own(value):
-    """Whether a function, or the class of an object, is one of the user."""
+    """Returns whether a function, or the class of an object, is the user's."""
     if isinstance(value, functools.partial):
         return _is_own(value.func)
     if isinstance(value, types.MethodType):
@@ -283,7 +283,7 @@ def _is_own(value):
 
 
 def _members(kind):
-    """Returns what a class and its parents define themselves, in their order."""
+    """Returns the members that the user's class and its parents define, in order."""
     return [
         [name, getattr(value, "__func__", getattr(value, "fget", value))]
         for parent in kind.__mro__
@@ -294,12 +294,12 @@ def _members(kind):
 
 
 def _is_special(name):
-    """Whether Python or Keras makes a member, such as `__doc__`, of each class."""
+    """Returns whether every class has this member, such as `__doc__`."""
     return name.startswith("__") or name in ("_abc_impl", "_keras_api_names")
 
 
 def _codes(kind):
-    """Returns the code of the functions that a class of the user defines itself."""
+    """Returns the code of the functions that a user's class defines."""
     functions = (getattr(value, "__func__", value) for _, value in _members(kind))
     return [f.__code__ for f in functions if isinstance(f, types.FunctionType)]
 

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Atomic writing of files, and JSON files with checksums."""
 
 import contextlib
 import hashlib
@@ -12,10 +12,10 @@ _DIGEST = "sha256"
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, and then puts the file in the place of another.
+    """Yields a path to write to, and then replaces `path` by this file.
 
     Raises:
-        OSError: If it cannot be written; the old file is still there then.
+        OSError: If the file cannot be written. The old file is then unchanged.
     """
     unfinished = path.with_name(f"{os.getpid()}-{path.name}")
     try:
@@ -24,17 +24,23 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     except OSError as error:
         raise OSError(
-            f"Cannot write {path}: {error}. What is done is kept, and the same call "
-            "goes on with it."
+            f"Cannot write {path}: {error}. Finished work is kept, and the same call "
+            "resumes it."
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, contents: bytes) -> None:
-    """Writes a file in one step: nobody ever finds half of it."""
+    """Writes a file atomically."""
     with replacing(path) as unfinished:
         unfinished.write_bytes(contents)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes files of processes that were killed while they wrote to `path`."""
+    for unfinished in path.parent.glob(f"[0-9]*-{path.name}"):
+        unfinished.unlink(missing_ok=True)
 
 
 def write_json(path: Path, contents: dict) -> None:
@@ -44,11 +50,11 @@ def write_json(path: Path, contents: dict) -> None:
 
 
 def read_json(path: Path) -> dict | None:
-    """Returns what `write_json` wrote, `None` if it is missing or damaged."""
+    """Returns the contents of a file by `write_json`, `None` if missing or damaged."""
     try:
         contents = json.loads(path.read_bytes())
         return contents if contents.pop(_DIGEST) == digest(contents) else None
-    except Exception:  # Anything can come of a damaged file.
+    except Exception:  # A damaged file can cause any error.
         return None
 
 

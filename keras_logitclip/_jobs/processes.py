@@ -1,4 +1,4 @@
-"""Work in this process, or in several, which share nothing but a database."""
+"""Work in one or several processes, which share only a database."""
 
 import multiprocessing
 import time
@@ -19,21 +19,21 @@ def work(
     is_complete: Callable[[], bool],
     on_progress: Callable[[str], None],
 ) -> None:
-    """Calls a function in this process, or in several, until all of them have ended.
+    """Calls a function in this process or in several, and waits until they end.
 
-    It takes the arguments, and a function to call every now and then with a message,
-    which `on_progress` gets. Keras is set as here in all processes. `is_complete` is
-    asked if one of them failed.
+    The function gets the arguments and a function that passes messages to
+    `on_progress`. All processes have the Keras settings of this one. `is_complete` is
+    called if one of them failed.
 
     Raises:
-        RuntimeError: If they end before all is done.
+        RuntimeError: If all processes end before the work is complete.
     """
     if workers == 1:
         target(*arguments, on_progress)
         return
-    # Forked, a process would inherit the threads and locks of the backend.
+    # A forked process would inherit the threads and locks of the backend.
     context = multiprocessing.get_context("spawn")
-    # Without a lock, which a worker that is killed would keep.
+    # Without a lock, which a killed worker would keep.
     message = context.RawArray("c", _LONGEST + 1)
     worker = (keras_settings(), message, target, arguments)
     processes = [
@@ -52,9 +52,9 @@ def work(
     codes = [process.exitcode for process in processes]
     if any(codes) and not is_complete():
         raise RuntimeError(
-            "All worker processes ended before the work was complete; what is done "
-            "is kept, and the same call goes on with it. Their errors are printed "
-            f"above. Received: exit codes {codes}"
+            "All worker processes ended before the work was complete. Their errors are "
+            "printed above. Finished work is kept, and the same call resumes it. "
+            f"Received: exit codes {codes}"
         )
 
 

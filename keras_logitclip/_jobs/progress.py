@@ -1,11 +1,11 @@
-"""One progress bar for all processes that work on a study."""
+"""A progress bar for all processes that work on a study."""
 
 import contextlib
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
 
-# Look again after so many times the time that the last look took.
+# Wait this many times the duration of an update before the next one.
 _INTERVAL = 50
 
 
@@ -13,11 +13,12 @@ _INTERVAL = 50
 def progress_bar(
     description: str, total: int, done: Callable[[], tuple[int, str]], verbose: bool
 ) -> Iterator[Callable]:
-    """Shows how many epochs are done, those of other processes among them.
+    """Shows how many epochs are done, in all processes.
 
-    `done` returns how many, and a text to show beside them. What is yielded shows it,
-    or a message, unless it was shown just now: with hundreds of trainings a look at
-    the database takes a tenth of a second, which the trainings would miss.
+    `done` returns the number of epochs and a text beside them. The yielded function
+    updates the bar, with a message instead of the text if there is one. It skips
+    frequent updates, because with hundreds of trainings each takes a tenth of a second
+    to read the database.
     """
     from tqdm import tqdm  # Optuna depends on it.
 
@@ -38,7 +39,7 @@ def progress_bar(
 
     with tqdm(total=total, unit="epoch", desc=description, disable=not verbose) as bar:
         show()
-        # The time left is estimated from what is done from now on.
+        # The remaining time is estimated from the epochs from now on.
         bar.initial = bar.n
         try:
             yield refresh

@@ -1,10 +1,10 @@
-"""Jobs that any number of processes share, each of them one trial of an Optuna study.
+"""A queue of jobs, which are trials of an Optuna study, for any number of processes.
 
 A job is a tuple of numbers and strings. A process takes a job by storing a running
-trial of it, and of several such trials the one with the lowest number counts. So each
-job is done once, which no sampler of Optuna promises to several processes. A running
-trial whose process died, or gave no sign of life for the grace period, has failed, and
-its job is missing again.
+trial of it. If there are several such trials, the one with the lowest number is valid.
+So each job is done once, which Optuna's samplers do not guarantee for several
+processes. A running trial fails if its process died or gave no sign of life for the
+grace period. Its job is then missing again.
 """
 
 import contextlib
@@ -29,21 +29,21 @@ Job = tuple
 
 
 def job_of(trial) -> Job | None:
-    """Returns the job of a trial, `None` for a trial of somebody else."""
+    """Returns the job of a trial, `None` if the trial is not from this module."""
     attributes = trial.user_attrs
     is_own = isinstance(attributes.get(_JOB), list | tuple) and _PROCESS in attributes
     return tuple(attributes[_JOB]) if is_own else None
 
 
 def trials_of(study, *states: str) -> list:
-    """Returns the trials of jobs in one of the states, such as "RUNNING"."""
+    """Returns the trials of jobs that are in one of the states, such as "RUNNING"."""
     with explained_damages():
         trials = study.get_trials(deepcopy=False)
     return [trial for trial in trials if job_of(trial) and trial.state.name in states]
 
 
 def complete_trials(study) -> dict[Job, Any]:
-    """Returns the trials that are complete, by their jobs."""
+    """Returns the complete trials by their jobs."""
     return {job_of(trial): trial for trial in trials_of(study, "COMPLETE")}
 
 
@@ -54,15 +54,15 @@ def work(
     grace_period: float,
     on_progress: Callable[[str], None],
 ) -> None:
-    """Does jobs until none is missing. Other processes may do the same.
+    """Runs jobs until none is missing. Other processes can do the same.
 
-    `missing_jobs` returns the jobs to do next, as far as they are known, and `run` the
-    value to record. A process counts as dead when it has ended on this machine, or
-    gives no sign of life for the grace period. `on_progress` is called with `""` after
-    each trial, and with a message while jobs of other processes are waited for.
+    `missing_jobs` returns the next jobs as far as they are known. `run` returns the
+    value to record. A process counts as dead if it has ended on this machine, or gives
+    no sign of life for the grace period. `on_progress` is called with `""` after each
+    trial, and with a message while this process waits for jobs of others.
 
     Raises:
-        ConnectionError: If the database fails or cannot be reached any more.
+        ConnectionError: If the database fails or is unreachable.
     """
     silent_since, waiting_since = {}, {}
     with explained_errors():
@@ -77,12 +77,12 @@ def work(
                 seconds = now - waiting_since.setdefault(missing[0], now)
                 on_progress(f"waiting for {name_of(missing[0])}, {seconds:.0f} s")
                 time.sleep(_POLL_SECONDS)
-        # Fails what processes that died had taken although it was done.
+        # Fails trials of dead processes whose jobs were already done.
         _running_jobs(study, silent_since, grace_period)
 
 
 def name_of(job: Job) -> str:
-    """Returns a job in words."""
+    """Returns a job as text."""
     parts = [part for part in job if part is not None]
     return " ".join(f"{p:g}" if isinstance(p, float) else str(p) for p in parts)
 
@@ -103,29 +103,29 @@ def _take_and_run(study, job, run, grace_period):
             with _signs_of_life(trial, grace_period):
                 value = run(trial, job)
     except optuna.exceptions.UpdateFinishedTrialError:
-        pass  # Others took this process for dead, and do the job.
+        pass  # Another process considered this one dead, and does the job.
     finally:
         _end(study, trial, value)
 
 
 def _end(study, trial, value=None):
-    """Ends a trial, which has failed without a value, unless others have ended it."""
+    """Ends a trial, as failed without a value, unless another process has ended it."""
     optuna = import_optuna()
     states = optuna.trial.TrialState
     state = states.FAIL if value is None else states.COMPLETE
-    # Optuna's `skip_if_finished` looks first, and fails if it is ended just then.
+    # Optuna's `skip_if_finished` fails if the trial ends after its check.
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
         study.tell(trial.number, value, state=state, skip_if_finished=True)
 
 
 @contextlib.contextmanager
 def _signs_of_life(trial, grace_period):
-    """Changes an attribute of the trial every now and then, in a thread."""
+    """Updates an attribute of the trial regularly, in a thread."""
     ended = threading.Event()
 
     def change():
         while not ended.wait(grace_period / 4):
-            # What fails here will fail, and be explained, where the job reports.
+            # An error here also occurs where the job reports, and is explained there.
             with contextlib.suppress(Exception):
                 trial.set_user_attr(_SIGN_OF_LIFE, time.time())
 
@@ -139,10 +139,10 @@ def _signs_of_life(trial, grace_period):
 
 
 def _running_jobs(study, silent_since, grace_period):
-    """Returns the jobs of running trials, and fails those whose process died.
+    """Returns the jobs of running trials, and fails trials whose process died.
 
-    `silent_since` has the time at which each sign of life was first seen here. Clocks
-    of machines are not compared.
+    `silent_since` has the local time at which each sign of life was first seen, so that
+    clocks of different machines are not compared.
     """
     now = time.monotonic()
     jobs = set()
@@ -157,9 +157,9 @@ def _running_jobs(study, silent_since, grace_period):
 
 
 def _this_process():
-    """Returns what tells where a process number means the same, and the number.
+    """Returns the identity of this machine and container, and the process number.
 
-    That is in one container of a machine, until the machine starts again.
+    A process number is valid in one container of a machine, until it restarts.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -170,12 +170,13 @@ def _this_process():
 
 
 def _has_ended(machine, process):
-    """Whether a process of this machine has ended; False for one of another."""
+    """Returns whether a process of this machine has ended, `False` for others."""
     if machine is None or machine != _this_process()[0]:
         return False
     try:
         os.kill(process, 0)
-        # Z has ended, but its parent does not know. The name before can be anything.
+        # State Z: it ended, but its parent has not noticed. Its name can contain
+        # anything.
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2][1] == "Z"
     except (ProcessLookupError, FileNotFoundError):
         return True

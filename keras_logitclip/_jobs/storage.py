@@ -1,4 +1,4 @@
-"""Databases of Optuna studies: files, and PostgreSQL servers."""
+"""Databases of Optuna studies: SQLite files and PostgreSQL servers."""
 
 import contextlib
 import json
@@ -8,30 +8,30 @@ import time
 from pathlib import Path
 
 _POSTGRESQL = re.compile(r"postgres(ql)?(\+psycopg)?://")
-# Worker processes and later calls would each find another database.
+# Refused, because worker processes and later calls would not see the same database.
 _IN_MEMORY = ("sqlite:///", "sqlite:///:memory:")
 _RETRY_SECONDS = 0.5
-# What is wrong when two processes make tables, and their first rows, at once.
-_MADE_JUST_NOW = ("already exists", "UNIQUE constraint", "unique constraint")
-# How long to wait for a file, which has one writer at a time.
+# Errors when two processes create tables, or their first rows, at the same time.
+_CREATED_TWICE = ("already exists", "UNIQUE constraint", "unique constraint")
+# Seconds to wait for a file, which has one writer at a time.
 _FILE_TIMEOUT = 100
 _ADDED = "added: "
 
 
-def import_optuna(caller: str = "This"):
+def import_optuna(caller: str = "This", extra: str = "tuning"):
     """Imports Optuna, or explains how to install it."""
     try:
         import optuna
     except ModuleNotFoundError as error:
         raise ImportError(
             f"{caller} needs {error.name}, which is not installed. "
-            'Install it with: pip install "keras-logitclip[tuning]"'
+            f'Install it with: pip install "keras-logitclip[{extra}]"'
         ) from error
     return optuna
 
 
 def file_url(path: str | os.PathLike) -> str:
-    """Returns the URL of an SQLite file, whatever characters its name has."""
+    """Returns the URL of an SQLite file, even if its path has special characters."""
     import_optuna()
     import sqlalchemy
 
@@ -40,14 +40,14 @@ def file_url(path: str | os.PathLike) -> str:
 
 
 def check_storage(storage: str) -> str:
-    """Returns the URL of the database, if it is SQLite or PostgreSQL."""
+    """Returns the URL of a database if it is SQLite or PostgreSQL."""
     is_text = isinstance(storage, str)
     if is_text and storage.startswith("sqlite:///") and storage not in _IN_MEMORY:
         return storage
-    if is_text and _POSTGRESQL.match(storage):
-        # Whatever driver SQLAlchemy would choose, it is this one that is installed.
+    if is_text and _POSTGRESQL.match(storage) and _can_be_parsed(storage):
+        # SQLAlchemy's default driver need not be installed, but this one is.
         return _POSTGRESQL.sub("postgresql+psycopg://", storage, count=1)
-    # The value is not shown: it may hold a password.
+    # The value is not shown, because it may contain a password.
     raise ValueError(
         "Invalid value for argument `storage`: expected `None`, or a URL such as "
         '"sqlite:///search.db" or "postgresql://user:password@host/database". '
@@ -55,16 +55,34 @@ def check_storage(storage: str) -> str:
     )
 
 
-def open_study(url: str, study_name: str, settings: dict, growing: dict | None = None):
-    """Opens a study, or makes it if there is none of that name.
+def _can_be_parsed(url):
+    import sqlalchemy
 
-    `settings` decide all results: JSON-able values by names, which are equal as long
-    as the study lasts. `growing` are the same of parts that can be added to it.
+    try:
+        sqlalchemy.make_url(url)
+    except (ValueError, sqlalchemy.exc.ArgumentError):
+        return False
+    return True
+
+
+def open_study(
+    url: str,
+    study_name: str,
+    settings: dict,
+    growing: dict | None = None,
+    remedy: str = "another name of the study",
+):
+    """Opens a study, or creates it.
+
+    `settings` are JSON-able values by names that determine all results, and never
+    change in a study. `growing` are settings of parts that can be added later. `remedy`
+    is the advice for a caller with other settings.
 
     Raises:
-        ValueError: If there is one with other settings, or of somebody else.
+        ValueError: If a study of this name has other settings, or was made by other
+            software.
         ImportError: If the driver of the database is not installed.
-        ConnectionError: If the database cannot be reached, is damaged or locked.
+        ConnectionError: If the database is unreachable, damaged or locked.
     """
     optuna = import_optuna()
     with contextlib.ExitStack() as stack:
@@ -81,28 +99,29 @@ def open_study(url: str, study_name: str, settings: dict, growing: dict | None =
             sampler=optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
-        # First the trials: another process may store its settings and one just now.
+        # Trials first, because another process may be storing its settings, then a
+        # trial.
         has_trials = bool(study.get_trials(deepcopy=False))
         stored = study.user_attrs.get("settings")
         is_new = not (stored or has_trials) and len(study.directions) == 1
         if not is_new and not isinstance(stored, dict):
             raise ValueError(
                 f"There is a study named {study_name!r} in this storage that was not "
-                "made by keras-logitclip. Expected another name of the study, or "
-                "another storage."
+                "made by keras-logitclip. Use another name of the study, or another "
+                "storage."
             )
         growing = growing or {}
-        _check_settings(stored_settings(study), settings, growing, study_name)
+        _check_settings(stored_settings(study), settings, growing, study_name, remedy)
         if stored is None:
             study.set_user_attr("settings", settings)
         for name, value in growing.items():
-            # One by one: other processes may add others just now.
+            # One by one, because other processes may be adding others.
             study.set_user_attr(_ADDED + name, value)
     return study
 
 
 def stored_settings(study) -> dict:
-    """Returns all settings of a study, what was added to it among them."""
+    """Returns all settings of a study, including those that were added."""
     attributes = study.user_attrs
     added = {
         name.removeprefix(_ADDED): value
@@ -112,8 +131,8 @@ def stored_settings(study) -> dict:
     return {**attributes.get("settings", {}), **added}
 
 
-def _check_settings(stored, settings, growing, study_name):
-    """Refuses settings that differ from what is stored."""
+def _check_settings(stored, settings, growing, study_name, remedy):
+    """Raises an error if settings differ from the stored ones."""
     compared = {**settings, **{k: v for k, v in growing.items() if k in stored}}
     different = [
         f"{name}: {stored.get(name)!r} there, {value!r} here"
@@ -122,24 +141,24 @@ def _check_settings(stored, settings, growing, study_name):
     ]
     if different:
         raise ValueError(
-            f"There is a study named {study_name!r} in this storage, and it was made "
-            "with other settings. Expected the same ones, so that it can be resumed, "
-            "or another name of the study. Received: " + "; ".join(different)
+            f"There is a study named {study_name!r} in this storage that was made with "
+            f"other settings. Expected the same settings to resume it, or {remedy}. "
+            f"Received: {'; '.join(different)}"
         )
 
 
 def _check_file(url):
-    """Raises an error for a file that is locked, damaged or none of Optuna's.
+    """Raises an error for a file that is locked, damaged or not made by Optuna.
 
-    A damaged one could be read for a while, and then not any more.
+    Otherwise a damaged file could fail later.
     """
     import sqlalchemy
 
     path = Path(sqlalchemy.make_url(url).database)
     if not path.parent.is_dir():
         raise ConnectionError(
-            f"The database {path} cannot be opened: there is no folder {path.parent}. "
-            "Create it first"
+            f"The database {path} cannot be opened. Create the folder {path.parent} "
+            "first."
         )
     engine = sqlalchemy.create_engine(url, connect_args={"timeout": _FILE_TIMEOUT})
     try:
@@ -148,7 +167,7 @@ def _check_file(url):
             tables = sqlalchemy.inspect(connection).get_table_names()
         if tables and "studies" not in tables:
             found = f"the tables {', '.join(tables)}"
-    except sqlalchemy.exc.OperationalError:  # It is locked, or may not be read.
+    except sqlalchemy.exc.OperationalError:  # It is locked or not readable.
         raise
     except sqlalchemy.exc.DatabaseError as error:
         found = error.orig
@@ -156,18 +175,24 @@ def _check_file(url):
         engine.dispose()
     if str(found) != "ok":
         raise ConnectionError(
-            f"The database {path} is damaged, or not one of Optuna's. Move it "
-            "elsewhere, and the same call makes a new one; cells that are trained are "
-            f"taken from the folder `cells` of the results. Received: {found}"
+            f"The database {path} is damaged or was not made by Optuna. Move it "
+            "elsewhere, and the same call makes a new one. A study takes its trained "
+            f"cells from the folder `cells` of the results. Received: {found}"
         )
 
 
 def _open_storage(url):
-    """Opens the database, also if another process makes its tables just now."""
+    """Opens the database, even if another process is creating its tables."""
     optuna = import_optuna()
+    import sqlalchemy
+
     is_file = url.startswith("sqlite")
-    options = {"timeout": _FILE_TIMEOUT} if is_file else {"connect_timeout": 10}
-    options = {"connect_args": options, "pool_pre_ping": not is_file}
+    if is_file:
+        # A pool would leave the file open until the study is collected.
+        options = {"poolclass": sqlalchemy.NullPool}
+        options["connect_args"] = {"timeout": _FILE_TIMEOUT}
+    else:
+        options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
     for attempts_left in reversed(range(5)):
         try:
             storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
@@ -179,7 +204,7 @@ def _open_storage(url):
             ) from error
         except Exception as error:
             message = str(_cause(error))
-            if not attempts_left or not any(t in message for t in _MADE_JUST_NOW):
+            if not attempts_left or not any(t in message for t in _CREATED_TWICE):
                 raise
             time.sleep(_RETRY_SECONDS)
     if is_file:
@@ -188,10 +213,10 @@ def _open_storage(url):
 
 
 def _lock_transactions(engine):
-    """Makes SQLite lock the file when a transaction begins.
+    """Makes SQLite lock the file at the beginning of a transaction.
 
-    Optuna counts the trials, and then stores one of the next number. SQLite locks for
-    the second only, so two trials could get the same number.
+    Optuna counts the trials, and then stores one with the next number. SQLite would
+    lock the file only for the second step, so two trials could get the same number.
     """
     import sqlalchemy
 
@@ -201,10 +226,10 @@ def _lock_transactions(engine):
 
 
 def _cause(error) -> Exception | None:
-    """Returns the error of the database that led to this one, if one did.
+    """Returns the database error that caused an error, or `None`.
 
-    What Optuna makes of it may be an `AssertionError`, and Keras removes the cause of
-    what a callback raises, but not the context.
+    Optuna may turn it into an `AssertionError`. Keras removes the cause of an error in
+    a callback, but not its context.
     """
     import sqlalchemy
 
@@ -216,10 +241,10 @@ def _cause(error) -> Exception | None:
 @contextlib.contextmanager
 def explained_errors(
     what_happened: str = (
-        "failed. What is done is kept, and the same call goes on with it."
+        "failed. Finished work is kept, and the same call resumes it."
     ),
 ):
-    """Says in one line that the database failed: it is full, locked or away."""
+    """Turns errors of a full, locked or unreachable database into one line."""
     import_optuna()
     try:
         yield
@@ -234,7 +259,7 @@ def explained_errors(
 
 @contextlib.contextmanager
 def explained_damages():
-    """Says that texts in the database, or in its errors, are damaged."""
+    """Turns errors of damaged texts in the database into one line."""
     try:
         yield
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""A search for the threshold `tau` that needs no clean labels."""
+"""A search for the threshold `tau` without clean labels."""
 
 from keras_logitclip.tuning._result import TauSearch
 from keras_logitclip.tuning._search import search_tau

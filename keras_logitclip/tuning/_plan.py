@@ -1,9 +1,9 @@
-"""Which trainings a search consists of: from coarse to fine, each of them to the end.
+"""The trainings of a search, from a coarse grid to a fine one.
 
-Short trainings mislead. Memorization comes late, so they favour thresholds that learn
-fast and memorize later; few thresholds that are trained to the end find a better one
-for the same cost. What comes next depends on the scores alone,
-so that any process can tell at any time.
+All trainings are complete ones. Memorization comes late, so short trainings would
+prefer thresholds that learn fast and memorize later. For the same cost, a few complete
+trainings find a better threshold. The next trainings depend only on the scores, so any
+process can determine them at any time.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Training(NamedTuple):
-    """A threshold, a learning rate (`None`: that of the optimizer) and a seed."""
+    """Holds a threshold, a learning rate (`None`: the optimizer's) and a seed."""
 
     tau: float
     learning_rate: float | None
@@ -21,23 +21,23 @@ class Training(NamedTuple):
 
 COARSE = 3
 FINALISTS = 2
-# Where learning rates are compared.
-_START = math.log(1.5)
+# The logarithm of the threshold at which learning rates are compared.
+_LOG_START = math.log(1.5)
 
 
 class Plan(NamedTuple):
-    """Thresholds and learning rates in ascending order, and the number of seeds."""
+    """Holds ascending thresholds and learning rates, and the number of seeds."""
 
     taus: list[float]
     learning_rates: list
     seeds: int
 
     def progress(self, scores: dict) -> tuple[list[Training], list[Training]]:
-        """Returns what is missing before more can be decided, or else a ranking.
+        """Returns the next missing trainings, or a ranking if none is missing.
 
-        The ranking has each threshold and learning rate with the first seed, the best
-        first. Of equal ones that is the larger threshold, which clips less, and then
-        the smaller learning rate. The best two have all seeds.
+        The ranking has all trained thresholds and learning rates, the best first. Among
+        equal ones, the larger threshold, which clips less, is first, and then the
+        smaller learning rate. Only the best two are trained with all seeds.
         """
         for stage in self._stages(scores):
             missing = [training for training in stage if training not in scores]
@@ -54,19 +54,19 @@ class Plan(NamedTuple):
         return [], _ranked(sums) + ranking[FINALISTS:]
 
     def count(self) -> int:
-        """Returns how many trainings a search takes, whatever their scores."""
+        """Returns the number of trainings of a search, which scores do not change."""
         scores = {}
         while missing := self.progress(scores)[0]:
             scores.update(dict.fromkeys(missing, 0.0))
         return len(scores)
 
     def _stages(self, scores) -> Iterator[list[Training]]:
-        """Yields trainings, each list once those before it have scores.
+        """Yields lists of trainings, each of which needs the scores of those before.
 
-        The learning rates are compared at one threshold; the others get the best. Of
-        more than four thresholds three are trained, spread over the range, then one
-        where their scores let the best one be. No clipping, an infinite threshold, is
-        trained with each learning rate.
+        All learning rates are compared at one threshold, and the other thresholds get
+        the best of them. If there are more than four thresholds, three over the whole
+        range are trained, and then the most promising of the others. An infinite
+        threshold, which means no clipping, is trained with each learning rate.
         """
         rates, rate = self.learning_rates, self.learning_rates[0]
         taus = finite = [tau for tau in self.taus if tau < math.inf]
@@ -74,7 +74,7 @@ class Plan(NamedTuple):
         if len(finite) > COARSE + 1:
             taus = _spread(finite)
         if finite and len(rates) > 1:
-            start = _nearest(_START, finite)
+            start = _nearest(_LOG_START, finite)
             taus[taus.index(_nearest(math.log(start), taus))] = start
             compared = [Training(start, rate) for rate in rates]
             yield compared + plain
@@ -87,7 +87,7 @@ class Plan(NamedTuple):
 
 def _ranked(scores):
     def merit(training):
-        # Rounded, so that a tie is one whatever the order of a sum.
+        # Rounded, so that the order of a sum cannot break a tie.
         score = round(scores[training], 9)
         return score, training.tau, -(training.learning_rate or 0)
 
@@ -95,7 +95,7 @@ def _ranked(scores):
 
 
 def _spread(taus):
-    """Returns the values in the middles of three equal parts of the range."""
+    """Returns the values next to the middles of three equal parts of the range."""
     low, high = math.log(taus[0]), math.log(taus[-1])
     left = list(taus)
     for part in range(COARSE):
@@ -105,17 +105,18 @@ def _spread(taus):
 
 
 def _refine(taus, scores):
-    """Returns the value next to the top of a parabola through the three trained."""
+    """Returns the value next to the top of a parabola through the three scores."""
     (x0, y0), (x1, y1), (x2, y2) = sorted((math.log(t), s) for t, s in scores.items())
     slope = (y1 - y0) / (x1 - x0)
     curvature = ((y2 - y1) / (x2 - x1) - slope) / (x2 - x0)
     if curvature < 0:
         top = (x0 + x1) / 2 - slope / (2 * curvature)
-    else:  # It has no top.
+    else:  # The parabola has no top.
         top = max((y0, x0), (y1, x1), (y2, x2))[1]
     return _nearest(top, [tau for tau in taus if tau not in scores])
 
 
 def _nearest(log_tau, taus):
-    # Rounded, so that a tie is one on every machine: the larger value clips less.
+    # Rounded, so that ties are the same on every machine. The larger value wins a tie,
+    # because it clips less.
     return min(taus, key=lambda tau: (round(abs(math.log(tau) - log_tau), 9), -tau))

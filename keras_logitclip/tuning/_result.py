@@ -1,7 +1,8 @@
-"""What a search found."""
+"""The result of a search."""
 
 import dataclasses
 import math
+from typing import Any
 
 from keras_logitclip._jobs import queue
 from keras_logitclip._plotting import new_axes
@@ -9,18 +10,18 @@ from keras_logitclip._plotting import new_axes
 
 @dataclasses.dataclass(frozen=True)
 class TauSearch:
-    """What `search_tau` found. Printed, it is a table.
+    """Holds the result of `search_tau`. It prints as a table.
 
     Attributes:
         best_tau: The threshold with the best accuracy on held-out noisy labels, among
-            those with the most seeds; `inf` if that is the loss without clipping.
+            those with the most seeds. `inf` means no clipping.
         best_learning_rate: Its learning rate, `None` without `learning_rates`.
-        rows: A dictionary for each threshold and learning rate that were trained:
-            `"tau"`, `"learning_rate"`, `"seeds"` (how many), `"accuracy"` on the
-            held-out noisy labels and `"clean_accuracy"` (`None` without clean data).
-        epochs: Epochs of a full training.
-        epochs_spent: Epochs of all trainings together, also of those that crashed.
-        cost: The same in full trainings.
+        rows: A dictionary for each trained threshold and learning rate: `"tau"`,
+            `"learning_rate"`, `"seeds"` (their number), `"accuracy"` on the held-out
+            noisy labels and `"clean_accuracy"` (`None` without clean data).
+        epochs: Epochs of one training.
+        epochs_spent: Epochs of all trainings together, including crashed ones.
+        cost: The same as a number of trainings.
         study_name: The name of the Optuna study.
     """
 
@@ -40,7 +41,7 @@ class TauSearch:
         if self.best_learning_rate is not None:
             best += f", learning rate: {self.best_learning_rate:.4g}"
         cost = f"{self.epochs_spent} epochs = {self.cost:.2f} full trainings"
-        lines = [f"{best} (study {self.study_name!r}, {cost})", *self._edge()]
+        lines = [f"{best} (study {self.study_name!r}, {cost})", *self._advice()]
         lines.append("    tau   1/tau    rate  seeds  noisy acc.  clean acc.")
         for row in self.rows:
             rate, clean = row["learning_rate"], row["clean_accuracy"]
@@ -52,23 +53,24 @@ class TauSearch:
             )
         return "\n".join(lines)
 
-    def _edge(self):
-        """Returns what to do if the best learning rate is at the edge of all."""
+    def _advice(self):
+        """Returns advice if the best learning rate is the smallest or the largest."""
         rates = {row["learning_rate"] for row in self.rows}
         if len(rates) > 1 and self.best_learning_rate == min(rates):
-            return ["That is the smallest learning rate: try smaller ones as well."]
+            return ["This is the smallest learning rate: try smaller ones, too."]
         if len(rates) > 1 and self.best_learning_rate == max(rates):
-            return ["That is the largest learning rate: try larger ones as well."]
+            return ["This is the largest learning rate: try larger ones, too."]
         return []
 
-    def plot(self, ax=None):
+    def plot(self, ax: Any = None) -> Any:
         """Draws the accuracies over `tau`, with a line for each learning rate.
 
-        No clipping, an infinite `tau`, is at twice the largest of the others.
+        An infinite `tau`, which means no clipping, is drawn at twice the largest other
+        one.
 
         Args:
-            ax: The Matplotlib axes to draw on. Defaults to `None`, which means
-                those of a new figure.
+            ax: The Matplotlib axes to draw on. Defaults to `None`, which means a new
+                figure.
 
         Returns:
             The Matplotlib axes.
@@ -96,7 +98,7 @@ class TauSearch:
 
 
 def rows_of(study) -> list[dict]:
-    """Returns the means over the seeds of each threshold and learning rate."""
+    """Returns a row for each threshold and learning rate, with means over the seeds."""
     groups = {}
     for (*group, _), trial in sorted(queue.complete_trials(study).items()):
         groups.setdefault(tuple(group), []).append(trial)
@@ -113,7 +115,7 @@ def rows_of(study) -> list[dict]:
 
 
 def epochs_spent(study) -> int:
-    """Returns the epochs of all trainings, those that crashed among them."""
+    """Returns the number of epochs of all trainings, including crashed ones."""
     trials = queue.trials_of(study, "RUNNING", "COMPLETE", "FAIL")
     return sum(len(trial.intermediate_values) for trial in trials)
 

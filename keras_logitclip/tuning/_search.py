@@ -1,17 +1,19 @@
-"""`search_tau`: the paper's search, with a fraction of its trainings."""
+"""`search_tau`, the search of the paper with a fraction of its trainings."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_logitclip._arguments import check_count
 from keras_logitclip._arguments import check_number
 from keras_logitclip._arguments import check_p
 from keras_logitclip._jobs import arrays
+from keras_logitclip._jobs import checks
 from keras_logitclip._jobs import processes
 from keras_logitclip._jobs import queue
 from keras_logitclip._jobs import storage as storages
@@ -20,7 +22,7 @@ from keras_logitclip._jobs.description import describe_model
 from keras_logitclip._jobs.description import fingerprint
 from keras_logitclip._jobs.description import keras_settings
 from keras_logitclip._jobs.progress import progress_bar
-from keras_logitclip.tuning import _checks
+from keras_logitclip.losses import LogitClipLoss
 from keras_logitclip.tuning._plan import Plan
 from keras_logitclip.tuning._plan import Training
 from keras_logitclip.tuning._result import TauSearch
@@ -29,14 +31,14 @@ from keras_logitclip.tuning._result import rows_of
 from keras_logitclip.tuning._training import Task
 from keras_logitclip.tuning._training import train
 
-# Those of the paper.
-_TAUS = tuple(1 / inverse for inverse in (0.1, *np.arange(0.5, 5.5, 0.5)))
+# The values of 1 / tau that the paper searches.
+PAPER_GRID = (0.1, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
 
 
 def search_tau(
     build_model: Callable[[], keras.Model],
-    x,
-    y,
+    x: Any,
+    y: ArrayLike,
     *,
     loss: keras.losses.Loss | str | Callable = "sparse_categorical_crossentropy",
     taus: Sequence[float] | None = None,
@@ -57,65 +59,68 @@ def search_tau(
     grace_period: int = 60,
     verbose: bool = True,
 ) -> TauSearch:
-    """Searches `tau`, and the learning rate with it, with noisy labels alone.
+    """Searches for the best `tau` and learning rate with noisy labels only.
 
     As in the paper, a part of the training data is held out with its noisy labels, and
-    what has the best accuracy there is the best. Label noise lowers that accuracy for
-    every threshold alike, so no clean labels are needed.
+    the best `tau` has the best accuracy there. Label noise lowers this accuracy for all
+    thresholds alike, so clean labels are not needed.
 
-    Of more than four thresholds three are trained, spread over the range, and then the
-    one next to the top of a parabola through their accuracies. All trainings are full
-    ones, because memorization comes late. Accuracies are means of the last tenth of the
-    epochs. A search costs at most
+    If there are more than four thresholds, three over the whole range are trained, and
+    then the one next to the top of a parabola through their accuracies. All trainings
+    are complete ones, because memorization comes late. Accuracies are means over the
+    last tenth of the epochs. A search costs at most
 
     - 4 trainings with one learning rate;
-    - R + 3 with R `learning_rates`, which are compared at the threshold next to 1.5:
-      the others are trained with the best one;
-    - 1 more for each learning rate if `inf`, no clipping, is among the `taus`, because
-      its best learning rate is another;
-    - 2 more for each further seed of `seeds`, over which the best two are compared.
+    - R + 3 with R `learning_rates`, which are compared at the threshold next to 1.5.
+      The other thresholds are trained with the best of them;
+    - 1 more for each learning rate if `inf`, which means no clipping, is among the
+      `taus`, because its best learning rate differs;
+    - 2 more for each further seed of `seeds`, with which the best two are trained
+      again.
 
-    The search is an Optuna study. One that was interrupted goes on where it stopped
-    when it is called again with the same arguments, and with other arguments, data or
-    models it is refused. Any number of calls, also on different machines, can work on
-    one study of a PostgreSQL server (SQLite is for processes of one machine). A
-    training whose process died is started anew by another one.
+    The search is an Optuna study. The same call with the same arguments resumes an
+    interrupted search. A call with other arguments, data or models is refused. Any
+    number of calls on different machines can share a study of a PostgreSQL server.
+    SQLite is for processes of one machine. If a process dies, another one repeats its
+    training.
 
     Args:
-        build_model: Function without arguments that returns a new model, not
-            compiled, that returns logits.
-        x: Training inputs: an array, or a list, tuple or dictionary of arrays; on
+        build_model: Function without arguments that returns a new, uncompiled model.
+            The model returns logits.
+        x: Training inputs: an array, or a list, tuple or dictionary of arrays. On
             TensorFlow also texts, for a model that takes them.
         y: Their noisy labels: class ids, integers of shape `(samples,)`.
-        loss: What to clip the logits for, as in `LogitClipLoss`; it has to accept
+        loss: The loss of the clipped logits, as in `LogitClipLoss`. It has to accept
             class ids. Defaults to `"sparse_categorical_crossentropy"`.
-        taus: The thresholds, `inf` for no clipping. Defaults to `None`, which means
-            those of the paper: `1 / tau` is 0.1, 0.5, 1, 1.5, ..., 5.
+        taus: The thresholds, `inf` for no clipping. Defaults to `None`, which means the
+            thresholds of the paper: `1 / tau` is 0.1, 0.5, 1, 1.5, ..., 5.
         learning_rates: Learning rates to choose from. Defaults to `None`, which means
-            that of the optimizer.
+            the learning rate of the optimizer.
         validation_split: The share of each class to hold out. Defaults to `0.1`.
-        validation_data: Inputs and noisy labels to use instead. Defaults to `None`.
-        epochs: Epochs of a training.
+        validation_data: Held-out inputs and noisy labels, instead of
+            `validation_split`. Defaults to `None`.
+        epochs: Epochs of each training.
         optimizer: Name of a Keras optimizer, an instance to copy, or a function that
-            returns one for `steps`, the number of training steps, or with
-            `learning_rates` for `(steps, learning_rate)`; a schedule needs the
+            returns an optimizer. The function gets `steps`, the number of training
+            steps, and with `learning_rates` also `learning_rate`. A schedule needs a
             function. Defaults to `"adam"`.
         callbacks: Callbacks, copied for each training. Defaults to `()`.
         batch_size: Samples per step. Defaults to `128`.
         p: Order of the norm, as in `LogitClipLoss`. Defaults to `2`.
-        seeds: How many seeds to train the best two with. Defaults to `1`.
-        seed: Seed of the split and, counting up, of the trainings. It becomes the
-            global random seed. Defaults to `0`.
-        clean_data: Inputs and clean labels of a test set, to be shown in the result;
-            the search does not use them. Defaults to `None`.
-        storage: URL of the database, `"sqlite:///..."` or `"postgresql://..."`, the
-            latter with the package psycopg. Defaults to `None`, which means the
-            file `<study_name>.db` in the working directory.
+        seeds: Number of seeds with which the best two are trained. Defaults to `1`.
+        seed: Seed of the split and first seed of the trainings. It sets the global
+            random seed. Defaults to `0`.
+        clean_data: Inputs and clean labels of a test set. The result shows its
+            accuracy, but the search does not use it. Defaults to `None`.
+        storage: URL of the database, `"sqlite:///..."` or `"postgresql://..."`. The
+            latter needs the package psycopg. Defaults to `None`, which means the file
+            `<study_name>.db` in the working directory.
         study_name: Name of the study. Defaults to `"search_tau"`.
-        workers: Number of processes to start on this machine. They have to be able to
-            import the functions that are given, and a script needs the usual
-            `if __name__ == "__main__":`. Defaults to `1`: no other process.
-        grace_period: Seconds without sign of life after which a training on another
+        workers: Number of processes on this machine. With more than one, the functions
+            that you pass have to be importable, and a script needs
+            `if __name__ == "__main__":`. Defaults to `1`, which means only the calling
+            process.
+        grace_period: Seconds without a sign of life after which a training on another
             machine counts as crashed. Defaults to `60`.
         verbose: Whether to show a progress bar. Defaults to `True`.
 
@@ -123,10 +128,10 @@ def search_tau(
         A `TauSearch`.
 
     Raises:
-        ValueError: Before any training starts, for what is out of range, for a model
-            that is compiled or returns probabilities (a sigmoid inside of a subclassed
-            model goes unnoticed), and for a study of that name with other settings.
-        ConnectionError: If the database cannot be opened, or fails.
+        ValueError: Before any training starts, if an argument is out of range, if the
+            model is compiled, if `check_model` finds a problem, or if a study of this
+            name has other settings.
+        ConnectionError: If the database cannot be opened or fails.
         ImportError: If Optuna is not installed.
         RuntimeError: If all worker processes died.
 
@@ -144,17 +149,19 @@ def search_tau(
     References:
         - [Wei et al., 2023](https://arxiv.org/abs/2212.04055)
     """
+    if taus is None:
+        taus = [1 / inverse for inverse in PAPER_GRID]
     plan = Plan(
-        _grid("taus", _TAUS if taus is None else taus, "(0, inf]"),
+        _grid("taus", taus, "(0, inf]"),
         [None]
         if learning_rates is None
         else _grid("learning_rates", learning_rates, "(0, inf)"),
         check_count("seeds", seeds),
     )
     seed = check_count("seed", seed, 0)
-    data = _checks.check_data(x, y)
-    held_out = _checks.check_pair("validation_data", validation_data)
-    clean_data = _checks.check_pair("clean_data", clean_data)
+    data = checks.check_data(x, y)
+    held_out = checks.check_pair("validation_data", validation_data)
+    clean_data = checks.check_pair("clean_data", clean_data)
     data_settings = {
         "data": fingerprint(data),
         "validation_split": None if held_out else validation_split,
@@ -172,17 +179,16 @@ def search_tau(
         loss=loss,
         p=check_p(p),
         optimizer=optimizer,
-        callbacks=_checks.check_callbacks(callbacks),
-        epochs=check_count("epochs", epochs),
-        batch_size=check_count("batch_size", batch_size),
+        callbacks=callbacks,
+        epochs=epochs,
+        batch_size=batch_size,
         seed=seed,
     )
-    grace_period = check_count("grace_period", grace_period)
-    if check_count("workers", workers) > 1:
-        _checks.check_pickles(task)
     storages.import_optuna("`search_tau`")
     url = _url(storage, study_name)
-    _checks.check_model(task)
+    clipped = LogitClipLoss(loss, 1.0, task.p)
+    options = {"workers": workers, "grace_period": grace_period}
+    task = checks.check_task(task, clipped, data, held_out, clean_data, **options)
     settings = {**_settings(task, plan), **data_settings}
     study = storages.open_study(url, study_name, settings)
     total = task.epochs * plan.count()
@@ -205,7 +211,7 @@ def search_tau(
 
 
 def _grid(name, values, interval):
-    """Returns the values in ascending order, each of them once."""
+    """Returns the distinct values in ascending order."""
     given = values if isinstance(values, Iterable) else ()
     grid = sorted({check_number(name, value, interval) for value in given})
     if not grid:
@@ -217,21 +223,21 @@ def _grid(name, values, interval):
 
 
 def _url(storage, study_name):
-    """Returns the URL of the database; without `storage` the study names a file."""
+    """Returns the URL of the database, by default of a file with the study's name."""
     if storage is not None:
         return storages.check_storage(storage)
     name = study_name if isinstance(study_name, str) else ""
     if not name or Path(name).name != name:
         raise ValueError(
             "Invalid value for argument `study_name`: expected a name without slashes, "
-            "because without `storage` it names a file. "
-            f"Received: study_name={study_name!r}"
+            "because it is a file name unless you pass `storage`. Received: "
+            f"study_name={study_name!r}"
         )
     return storages.file_url(f"{study_name}.db")
 
 
 def _settings(task, plan):
-    """Returns what decides the trainings besides the data, by names."""
+    """Returns everything except the data that determines the trainings, by names."""
     one_sample = arrays.take(task.training_data[0], [0])
     return {
         **plan._asdict(),
@@ -248,14 +254,14 @@ def _settings(task, plan):
 
 
 def _progress(study, plan):
-    """Returns the trainings that are missing, and the ranking without any."""
+    """Returns the next missing trainings, or the ranking if none is missing."""
     trials = queue.complete_trials(study)
     scores = {Training(*job): trial.value for job, trial in trials.items()}
     return plan.progress(scores)
 
 
 def _work(url, study_name, settings, task, plan, grace_period, on_progress):
-    """Trains what is missing until the search is complete, as others may do."""
+    """Trains until the search is complete. Other processes can do the same."""
     study = storages.open_study(url, study_name, settings)
 
     def run(trial, job):

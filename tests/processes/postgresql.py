@@ -59,7 +59,7 @@ class Server:
         return subprocess.run(command, timeout=60, check=False).returncode == 0
 
     def _quit(self):
-        """Closes all connections at once, and leaves no memory that is shared."""
+        """Closes all connections immediately, and releases shared memory."""
         self._process.send_signal(signal.SIGQUIT)
         finish(self._process)
 
@@ -82,7 +82,7 @@ def server(programs: Path):
 
 
 def _as_server_user(folder):
-    """Returns what starts a program, not as root, which servers refuse."""
+    """Returns a command that starts a program as another user than root."""
     if os.geteuid() != 0:
         return []
     user = next(user for user in SERVER_USERS if _exists(user))

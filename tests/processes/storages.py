@@ -1,4 +1,4 @@
-"""What Optuna's databases hold, read in the process of the tests."""
+"""Reads Optuna's databases in the process of the tests."""
 
 import optuna
 

@@ -1,8 +1,8 @@
-"""What `test_tuning_processes` runs: a search, in a process of its own.
+"""The process that `test_tuning_processes` starts: a search.
 
 python -m tests.processes.tuning_worker URL WORKERS HOLD [kill]
 
-Prints what it found. No training begins while the file HOLD exists. With `kill`, one of
+Prints the result. No training begins while the file HOLD exists. With `kill`, one of
 the worker processes is killed in the middle of a training, and HOLD is removed.
 """
 
