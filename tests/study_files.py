@@ -1,5 +1,5 @@
-"""Study files for the tests, a module of data and models that they name, and what
-the tests do with both."""
+"""Study files for the tests, a module of data and models that they name, and helpers
+for both."""
 
 import copy
 import datetime
@@ -13,7 +13,7 @@ from keras_logitclip import study
 from keras_logitclip.study import _run
 
 BACKEND = keras.config.backend()
-# That of the study file, which has to be one to train on.
+# The backend of the study file, which has to support training.
 TRAINED_ON = BACKEND if BACKEND in ("tensorflow", "jax", "torch") else "jax"
 
 MODULE = '''
@@ -182,7 +182,7 @@ def _value(value):
 @pytest.fixture(autouse=True)
 def own_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # Else the command would set them, for this process and those that it starts.
+    # Otherwise the command would set them for this process and its children.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
@@ -197,7 +197,7 @@ def run(loaded, **arguments):
 
 
 def store_running_trial(loaded, results, job):
-    """Stores a cell that a process of another machine trains."""
+    """Stores a cell that a process on another machine is training."""
     optuna = pytest.importorskip("optuna")
     opened = _run.open_store(loaded, results, None)
     attributes = {"job": job, "process": ["another machine", 1]}

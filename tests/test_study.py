@@ -124,23 +124,29 @@ BAD_SETTINGS = {
     "data-key": ({"data": {"size": 3}}, "unknown field `size` in `data`. Received: {"),
     "samples": ({"data": {"test_samples": 0}}, ">= 1 in `data.test_samples`"),
     "no-label": ({"data": {"name": "a.csv"}}, "`label` in .*name='a.csv'"),
-    "label": ({"data": {"label": "x"}}, "only then. .*label='x'"),
+    "label": ({"data": {"label": "x"}}, "only for tables. .*label='x'"),
     "text": (
         {"data": {"name": "a.npz", "text": "x"}},
-        "only then. .*name='a.npz'.*text='x'",
+        "only for tables. .*name='a.npz'.*text='x'",
     ),
     "model": ({"model": {"name": "vgg"}}, r"`name` in \[model\].*small_cnn.*'vgg'"),
     "model-name": ({"model": {"name": None}}, "required field `name` in `model`"),
-    "optimizer": ({"optimizer": {"name": "sdg"}}, r"another \[optimizer\].*sdg"),
+    "optimizer": (
+        {"optimizer": {"name": "sdg"}},
+        r"Keras optimizer in \[optimizer\].*sdg",
+    ),
     "ema": ({"optimizer": {"use_ema": True}}, r"no `use_ema` in \[optimizer\]"),
-    "argument": ({"optimizer": {"moment": 1.0}}, r"another \[optimizer\].*moment"),
+    "argument": (
+        {"optimizer": {"moment": 1.0}},
+        r"Keras optimizer in \[optimizer\].*moment",
+    ),
     "no-rate": (
         {"optimizer": {"learning_rate": None}},
         "missing required field `learning_rates` in `optimizer`",
     ),
     "both-rates": (
         {"optimizer": {"learning_rates": [0.1]}},
-        r"another \[optimizer\].*multiple values.*learning_rate",
+        r"Keras optimizer in \[optimizer\].*multiple values.*learning_rate",
     ),
     "no-rates": ({"optimizer": {**RATES, "learning_rates": []}}, "length >= 1"),
     "rate": (
@@ -155,7 +161,7 @@ BAD_SETTINGS = {
     "no-boundaries": ({"optimizer": STEPS}, r"`boundaries`.*Received: \[\]"),
     "boundaries": (
         {"optimizer": {"boundaries": [0.5]}},
-        r"only then.* Received: \[0.5\], schedule 'constant'",
+        r"only if .* Received: \[0.5\], schedule 'constant'",
     ),
     "shrinking": (
         {"optimizer": {**STEPS, "boundaries": [0.7, 0.4]}},
@@ -203,7 +209,7 @@ BAD_SETTINGS = {
     ),
     "normalized-plain": (
         {"methods": [{"losses": ["CE"], "normalize_gradient": True}]},
-        "values of `taus` .which `normalize_gradient` needs",
+        "`normalize_gradient` needs `taus`",
     ),
     "tau": (
         {"methods": [{"losses": ["CE"], "taus": [0]}]},
@@ -264,7 +270,12 @@ def test_a_damaged_study_file(damaged):
 
 ENDLESS = {
     "arrays": "x = " + 10**4 * "[" + 10**4 * "]",
-    "tables": "[model]\nname = 'mlp'\n" + ".".join(1100 * ["x"]) + " = 1",
+    "tables": pytest.param(
+        "[model]\nname = 'mlp'\n" + ".".join(1100 * ["x"]) + " = 1",
+        marks=pytest.mark.skipif(
+            sys.version_info >= (3, 12), reason="Python can record so many tables"
+        ),
+    ),
     "optimizer": "[optimizer]\nname = 'sgd'\n" + ".".join(1100 * ["x"]) + " = 1",
     "epochs": f"epochs = {10**400}",
     "rate": f"[optimizer]\nname = 'sgd'\nlearning_rate = {10**400}",
@@ -557,8 +568,8 @@ BAD_CELLS = {
     "module": ({"data": {"name": "nowhere:load"}}, "'nowhere:load': No module named"),
     "function": (own_data("lod"), "'study_samples:lod': .*no attribute 'lod'"),
     "nothing": (own_data("nothing"), r"to have `x_train`.*Received: .*shapes \[\]"),
-    "lengths": (own_data("other_lengths"), r"a label for each.*\(239, 6\), \(240,\)"),
-    "shapes": (own_data("other_shapes"), r"one shape.*\(240, 6\).*\(80, 5\)"),
+    "lengths": (own_data("other_lengths"), r"one label for each.*\(239, 6\), \(240,\)"),
+    "shapes": (own_data("other_shapes"), r"equal shape.*\(240, 6\).*\(80, 5\)"),
     "one-hot": (own_data("one_hot"), r"class ids.*float64 of shape \(240, 4\)"),
     "negative": (own_data("negative"), "class ids, integers from 0"),
     "mixed": (own_data("mixed"), "all class ids, .* or all names.*: object of shape"),
@@ -566,7 +577,7 @@ BAD_CELLS = {
     "too-many": ({"data": {"train_samples": 241}}, "at most 240.*Received: 241"),
     "no-mapping": (
         noise_of(kind="asymmetric", rate=0.5),
-        "`mapping` in .*the data are your own",
+        "`mapping` in .*your own data",
     ),
     "mapping": (
         noise_of(kind="asymmetric", rate=0.5, mapping=[1, 2, 3, 4, 0]),
@@ -578,13 +589,14 @@ BAD_CELLS = {
     ),
     "rare": (
         {"validation_split": 0.001},
-        "`validation_split`: .* holds out some samples",
+        "`validation_split`: .* holds out at least one sample",
     ),
     "width": ({"model": {"width": 0}}, "`width`: expected an integer of at least 1"),
     "argument": ({"model": {"units": 3}}, "'mlp'.*width.*depth.*argument 'units'"),
     "no-model": (own_model("no_model"), "not compiled. Received: <class 'tuple'>"),
     "compiled": (own_model("compiled_model"), "not compiled. Received: a compiled one"),
     "outputs": (own_model("narrow_model"), r"\(None, 4\).*Received: \(None, 3\)"),
+    "probabilities": (own_model("probabilities"), "returns probabilities. Remove the"),
 }
 
 
@@ -619,7 +631,7 @@ def test_human_labels_of_other_classes(monkeypatch):
 
 
 def write_modules(folder, number):
-    """A module that imports another one of its folder, at once and while it runs."""
+    """A module that imports another one, at the top and inside a function."""
     folder.mkdir()
     (folder / "study_helper.py").write_text(f"NUMBER = {number}")
     (folder / "study_later.py").write_text(f"NUMBER = {number}")
@@ -657,7 +669,7 @@ def test_an_edited_module_is_read_again():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("number = 3", "it is no function, but 3"),
+        ("number = 3", "expected a function. Received: 3"),
         ("def number(shape): ...", "too many positional arguments"),
         ("def number(shape, classes): ...", "unexpected keyword argument 'width'"),
     ],
@@ -833,12 +845,12 @@ def test_files_of_the_data_folder_come_first():
 BAD_TABLES = {
     "label": ({"label": "lable"}, texts(9), r"column 'lable'. Received: \['category'"),
     "text": ({"text": "txt"}, texts(9), "a column 'txt'. Received: .*'text'"),
-    "no-text": ({"text": None}, texts(9), r"numbers in all columns.*\['text'\]"),
+    "no-text": ({"text": None}, texts(9), r"numbers without gaps.*\['text'\]"),
     "gap": ({"text": None}, [(0, 1.5), (1, "")], r"without gaps.*\['text'\]"),
     "row": ({}, [*texts(9), ("card", "text", "more")], "ParserError"),
     "rows": ({}, [("card", "text", "more")], "a name for each column"),
-    "no-label": ({}, [*texts(9), ("", "text")], "nothing in some rows"),
-    "fraction": ({}, [(i / 2, "text") for i in range(9)], "with a fraction"),
+    "no-label": ({}, [*texts(9), ("", "text")], "fractions or empty rows"),
+    "fraction": ({}, [(i / 2, "text") for i in range(9)], "Received: fractions or"),
     "features": ({"features": 300}, texts(9), "Received: 300, 21 texts, "),
     "empty": ({}, [], r"arrays of shapes \[\(0,\)"),
 }
@@ -866,7 +878,10 @@ BAD_ARRAYS = {
     ),
     "nan": ({"x_train": [[math.nan]], "y_train": [0]}, "to be finite numbers"),
     "one-sample": ({"x_train": [[1.0]], "y_train": [0]}, "`test_split`: .* holds out"),
-    "lengths": ({"x_train": [[1.0], [2.0]], "y_train": [0]}, "a label for each sample"),
+    "lengths": (
+        {"x_train": [[1.0], [2.0]], "y_train": [0]},
+        "one label for each sample",
+    ),
     "labels": ({"x_train": [[1.0]], "y_train": [0.5]}, "names of classes.*float64"),
 }
 
@@ -942,6 +957,7 @@ def test_run_and_report(command):
     assert "symmetric 0.4" in printed
     assert f"Written to {Path('results/small')}: " in printed
     assert Path("results/small/report.md").exists()
+    assert Path("results/small/report.html").exists()
     assert command("report", path, "--output", "elsewhere").count("elsewhere") == 1
     report = Path("results/small/report.md").read_text()
     assert Path("elsewhere/report.md").read_text() == report
@@ -1001,7 +1017,7 @@ def test_dry_run(command):
 
 ERRORS = {
     "no-file": (["run", "missing.toml"], "No such file or directory: 'missing.toml'"),
-    "no-results": (["report", "small.toml"], "no results in results.small. Expected"),
+    "no-results": (["report", "small.toml"], "no results in results.small. Run"),
     "workers": (["run", "small.toml", "--workers", "0"], "`workers`: expected"),
 }
 

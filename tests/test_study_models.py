@@ -51,7 +51,7 @@ every_model = pytest.mark.parametrize("name", MODELS)
 def test_logits(name, tmp_path):
     model, x = MODELS[name]((8, 8, 1), 3), images(5, 8, 8, 1)
     assert model.layers[-1].activation is keras.activations.linear
-    # Compiled, where that costs less than to run one operation after the other.
+    # Compiled on backends where that is faster than eager mode.
     logits = model.predict_on_batch(x)
     assert logits.shape == (5, 3)
     assert np.isfinite(logits).all()
@@ -63,7 +63,7 @@ def test_logits(name, tmp_path):
 
 @every_model
 def test_training(name):
-    """Under autocast, and with all that Keras does around it."""
+    """Calls the model under autocast, as Keras does."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = MODELS[name]((8, 8, 1), num_classes=3)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

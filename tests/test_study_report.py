@@ -40,7 +40,7 @@ def record(
     memorized=None,
     **others,
 ):
-    """A cell with these values in its epochs, the same in all if it is a number."""
+    """Returns a record with these values of its epochs; a number is used for all."""
     count = len(accuracy) if isinstance(accuracy, list) else 3
     epochs = {
         "loss": 2.0,
@@ -115,7 +115,9 @@ def only(name, records):
 
 # From epochs to what a training reached.
 
-ScoreCase = namedtuple("ScoreCase", "accuracy noisy last noisy_last stopped best")
+ScoreCase = namedtuple(
+    "ScoreCase", "accuracy noisy last noisy_last stopped noisy_stopped best"
+)
 SCORES = {
     "two of twenty": ScoreCase(
         [1, 0.75, *[0.5] * 16, 0.6, 0.7],
@@ -123,18 +125,22 @@ SCORES = {
         last=0.65,
         noisy_last=0.15,
         stopped=0.75,
+        noisy_stopped=0.4,
         best=1,
     ),
-    "fewer than ten": ScoreCase([0.2, 0.4, 0.3], [0.1, 0.3, 0.3], 0.3, 0.3, 0.4, 0.4),
-    "one": ScoreCase([0.2], [0.1], 0.2, 0.1, 0.2, 0.2),
+    "fewer than ten": ScoreCase(
+        [0.2, 0.4, 0.3], [0.1, 0.3, 0.3], 0.3, 0.3, 0.4, 0.3, 0.4
+    ),
+    "one": ScoreCase([0.2], [0.1], 0.2, 0.1, 0.2, 0.1, 0.2),
 }
 
 
 @pytest.mark.parametrize("case", SCORES.values(), ids=SCORES)
 def test_score(case):
     row = only("cells", [record(accuracy=case.accuracy, noisy_accuracy=case.noisy)])
-    got = (row.accuracy, row.noisy_accuracy, row.stopped_accuracy, row.best_accuracy)
-    assert got == pytest.approx(case[2:])
+    last = (row.accuracy, row.noisy_accuracy)
+    stopped = (row.stopped_accuracy, row.stopped_noisy_accuracy)
+    assert (*last, *stopped, row.best_accuracy) == pytest.approx(case[2:])
     assert math.isnan(row.memorized)
 
 
@@ -254,9 +260,9 @@ def test_choice(case):
 
 
 def two_stages():
-    """Two rates and taus with a seed each, and what is chosen with another one.
+    """Returns two rates and taus with one seed, and the chosen one with another seed.
 
-    At rate 1 all is a point better by noisy labels, at tau 2 half a point.
+    By noisy labels, rate 1 is one point better, and tau 2 half a point.
     """
     records = []
     for value, rate, seed in itertools.product((None, 0.5, 2.0), (0.1, 1.0), (0, 1)):
@@ -446,9 +452,9 @@ def read_csv(path):
 def test_csv_files(tmp_path):
     records = some_study()
     paths = study.write_report(records, tmp_path / "new" / "folder", pictures=False)
-    names = ["report.md", "summary.csv", "cells.csv", "epochs.csv"]
+    names = ["report.md", "report.html", "summary.csv", "cells.csv", "epochs.csv"]
     assert [path.name for path in paths] == names
-    summary, cells, epochs = map(read_csv, paths[1:])
+    summary, cells, epochs = map(read_csv, paths[2:])
     results = evaluate(records)
     assert len(summary) == len(results.summary) == 72
     for row, expected in zip(summary, results.summary.to_dict("records"), strict=True):
@@ -482,7 +488,7 @@ def test_any_order_of_records_gives_the_same_files(tmp_path):
     shuffled = random.Random(0).sample(records, len(records))
     first = study.write_report(records, tmp_path / "first")
     second = study.write_report(shuffled, tmp_path / "second")
-    assert len(first) == 4 + 3
+    assert len(first) == 5 + 3
     assert [path.name for path in first] == [path.name for path in second]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
@@ -501,7 +507,7 @@ def test_report_shows_the_pictures(tmp_path):
         "curves-pair-flip-0.2.png",
         "curves-symmetric-0.5.png",
     ]
-    assert shown == [path.name for path in paths[4:]]
+    assert shown == [path.name for path in paths[5:]]
 
 
 def test_no_cells_yet(tmp_path):
@@ -606,7 +612,7 @@ INVALID = {
     "other format": InvalidCase([record(), record(format=1)], "format 2. Received"),
     "no format": InvalidCase([{}], "format 2. Received: {None}"),
     "twice": InvalidCase(
-        [record(), record(accuracy=0.6)], "Received more: [['symmetric 0.5', 'CE'"
+        [record(), record(accuracy=0.6)], "Received several: [['symmetric 0.5', 'CE'"
     ),
     "noise in another folder": InvalidCase(
         [record("../../escaped"), *clipped([0.5])], "Received: ['../../escaped']"

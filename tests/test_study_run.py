@@ -1,4 +1,4 @@
-"""Studies as a whole: what is trained, kept, refused and taken up again."""
+"""Studies as a whole: trained, kept, refused and resumed cells."""
 
 import contextlib
 import errno
@@ -52,7 +52,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The cells that are trained from now on."""
+    """Returns a list of the cells that are trained from now on."""
     train, cells = Trainer.train, []
 
     def recorded(trainer, cell, *arguments):
@@ -88,7 +88,7 @@ def test_each_seed_has_noise_and_a_training_of_its_own():
 
 
 def test_a_cell_does_not_depend_on_those_before(finished):
-    """Which leave a compiled model, and random numbers."""
+    """The other cells leave a compiled model and random states."""
     (alone,) = run(load(epochs=2, methods=[{**METHODS[0], "plain": False}]))
     _, (_, after_another) = finished
     for record in (alone, after_another := without_times(after_another)):
@@ -170,7 +170,7 @@ def test_a_study_that_grows_trains_what_is_new(changes, new, finished, trained):
     before = {name: records[0][name] for name in ("config", "planned")}
     kept = [record for record in after if {**record, **before} in records]
     assert len(kept) == len(after) - new
-    # What was taken away is still there.
+    # Removed cells are still stored.
     assert run(load(**BEFORE), results="results") == records
     assert len(trained) == new
 
@@ -239,7 +239,7 @@ def test_two_folders_with_modules_of_the_same_name():
 
 
 def test_what_is_reported_before_it_runs_can_be_run():
-    """Then, its data are not known yet."""
+    """The data are not known in this case."""
     loaded = load(epochs=1)
     Path("results").mkdir()
     assert _run.records(_run.open_store(loaded, Path("results"), None), loaded) == []
@@ -247,7 +247,7 @@ def test_what_is_reported_before_it_runs_can_be_run():
 
 
 def test_records_of_other_settings_are_not_taken_up():
-    """Those that were left on the disk, where the database is gone."""
+    """Records on the disk are used if the database is lost."""
     run(load(epochs=1))
     Path("results/small/study.db").unlink()
     (record,) = run(load(epochs=2))
@@ -354,7 +354,7 @@ def test_a_full_disk(file, finished, monkeypatch):
     loaded = load(epochs=2)
     failed = fail_once(monkeypatch, (files.os, "replace"), FULL, is_file)
     with pytest.raises(
-        OSError, match="Cannot write .*No space left on device.*goes on"
+        OSError, match="Cannot write .*No space left on device.*resumes it"
     ):
         run(loaded)
     assert len(failed) == 1
@@ -402,7 +402,7 @@ LOST = {
 
 @pytest.mark.parametrize("what", LOST)
 def test_a_server_that_goes_away(what, finished, monkeypatch):
-    """The next start goes on."""
+    """The next start resumes the work."""
     database = pytest.importorskip("optuna").storages.RDBStorage
     loaded = load(epochs=2)
     failed = fail_once(monkeypatch, (database, LOST[what]), database_error("gone"))
@@ -458,7 +458,7 @@ def test_a_record_of_another_cell_is_not_taken_up(finished, trained):
 @given(damaged=damages())
 @reproducibly
 def test_a_damaged_database(finished, damaged):
-    """It is refused, or it can be read, as what SQLite itself does not notice."""
+    """The database is refused, or it can be read if SQLite notices no damage."""
     loaded = study.load(finished[0] / "small.toml")
     path = Path("study.db")
     path.write_bytes(damaged((finished[0] / "results" / "study.db").read_bytes()))
@@ -489,7 +489,7 @@ def test_a_database_with_damaged_texts(text, finished):
 
 @pytest.mark.parametrize("size", [20, 5000, -5000])
 def test_a_database_that_is_replaced(size, finished, trained):
-    """What was trained is taken from the records beside it."""
+    """Trained cells come from the records in the same folder."""
     shutil.copytree(finished[0] / "results", "results")
     loaded = study.load(finished[0] / "small.toml")
     database = Path("results/study.db")
@@ -506,7 +506,7 @@ def test_a_database_that_is_replaced(size, finished, trained):
 
 def test_another_backend_than_that_of_the_study():
     other = next(name for name in ("jax", "torch") if name != BACKEND)
-    message = f"for the backend {other}, and Keras runs on {BACKEND}. .*={other} "
+    message = f"for the backend {other}, but Keras runs on {BACKEND}. .*={other} "
     with pytest.raises(ValueError, match=message):
         run(load(backend=other))
 

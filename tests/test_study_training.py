@@ -1,4 +1,4 @@
-"""The training of a study's cell, and on each backend that it can be interrupted."""
+"""The training of a cell, and its interruption on each backend."""
 
 import datetime
 import gc
@@ -186,6 +186,8 @@ def test_what_is_measured(batch_size, monkeypatch):
     )
 
     class Model:
+        compiled = False
+
         def predict_on_batch(self, positions):
             assert len(positions) in (3, 9)
             return logits[positions]
@@ -394,7 +396,7 @@ def restore(backup):
 @given(damaged=damages())
 @reproducibly
 def test_a_backup_with_other_bytes(restore, damaged):
-    """It is not restored, or as it was: not all bytes of a file are read."""
+    """It is not restored, or unchanged, because not all bytes of a file are read."""
     outcomes = [restore(b""), restore(restore.valid)]
     contents = damaged(restore.valid)
     with little():
@@ -405,7 +407,7 @@ def test_a_backup_with_other_bytes(restore, damaged):
 
 
 def saved(save=np.savez, **others):
-    """A backup with other arrays than those that belong there."""
+    """A backup with wrong arrays."""
 
     def contents(valid):
         with np.load(io.BytesIO(valid)) as arrays:

@@ -1,4 +1,4 @@
-"""Studies: methods compared over noises, losses and seeds."""
+"""Studies, which compare methods over noises, losses and seeds."""
 
 try:
     from keras_logitclip.study._config import Study

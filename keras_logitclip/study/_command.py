@@ -1,4 +1,4 @@
-"""What the command line does with studies: `python -m keras_logitclip study`."""
+"""The commands of `python -m keras_logitclip study`."""
 
 import importlib.util
 import os
@@ -15,17 +15,23 @@ from keras_logitclip.study import _plan
 from keras_logitclip.study import _report
 from keras_logitclip.study import _run
 
+# What a part of a report needs: a module, which is in a package.
+_PACKAGES = {
+    "pictures": ("matplotlib", "matplotlib"),
+    "page": ("vl_convert", "vl-convert-python"),
+}
+
 
 def run(options) -> str:
-    """Trains what is not trained yet, and reports it."""
+    """Trains the cells that are not trained yet, and reports all."""
     if check_count("workers", options.workers) > 1:
-        # Each process takes the memory of a GPU that it needs, not most of it.
+        # Each process takes only the GPU memory that it needs.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     study = _config.load(options.file)
     _switch_backend(study, options)
     folder = _run.results_folder(study, options.results)
-    _keep_compiled(folder)
+    _share_compiled(folder)
     if options.dry_run:
         hours = _run.estimate(study, options.data_dir) / options.workers / 3600
         return (
@@ -45,13 +51,13 @@ def run(options) -> str:
 
 
 def report(options) -> str:
-    """Reports what is trained."""
+    """Reports the trained cells."""
     study = _config.load(options.file)
     folder = _run.results_folder(study, options.results)
     if options.storage is None and not (folder / "study.db").exists():
         raise ValueError(
-            f"There are no results in {folder}. Expected those of `study run`, or "
-            "another folder as `--results`."
+            f"There are no results in {folder}. Run `study run` first, or pass another "
+            "folder as `--results`."
         )
     with explained_errors():
         opened = _run.open_store(study, folder, options.storage)
@@ -60,7 +66,7 @@ def report(options) -> str:
 
 
 def list_cells(options) -> str:
-    """Lists the trainings, as far as it is known which ones there will be."""
+    """Lists the cells, as far as they are known."""
     study = _config.load(options.file)
     folder = _run.results_folder(study, options.results)
     trained, running = dict.fromkeys(_plan.cells(study, {})), set()
@@ -81,7 +87,7 @@ def list_cells(options) -> str:
 
 
 def _switch_backend(study, options):
-    """Starts this command anew where it runs on another backend than the study's."""
+    """Restarts this command on the backend of the study, if it differs."""
     backend = study.settings.backend
     if backend not in (None, keras.config.backend()):
         check_installed(backend)
@@ -89,14 +95,14 @@ def _switch_backend(study, options):
         os.execve(sys.executable, command, {**os.environ, "KERAS_BACKEND": backend})
 
 
-def _keep_compiled(folder):
-    """Lets JAX compile once what several processes have in common."""
+def _share_compiled(folder):
+    """Lets JAX share compiled functions between processes."""
     if keras.config.backend() != "jax":
         return
     import jax
 
-    # Before, on CPUs, what is loaded from there trains differently.
-    if tuple(map(int, jax.__version__.split(".")[:2])) < (0, 6):
+    # Before JAX 0.6, functions that are loaded from there train differently on CPUs.
+    if jax.__version_info__ < (0, 6):
         return
     settings = {
         "jax_compilation_cache_dir": str(folder / "compiled"),
@@ -104,14 +110,21 @@ def _keep_compiled(folder):
     }
     for name, value in settings.items():
         if name.upper() not in os.environ:
-            # The variable is for worker processes.
+            # Environment variables reach the worker processes.
             os.environ[name.upper()] = str(value)
             jax.config.update(name, value)
 
 
 def _report_of(records, folder):
-    pictures = importlib.util.find_spec("matplotlib") is not None
-    paths = _report.write_report(records, folder, pictures)
+    installed = {
+        part: importlib.util.find_spec(module) is not None
+        for part, (module, _) in _PACKAGES.items()
+    }
+    paths = _report.write_report(records, folder, **installed)
     names = ", ".join(path.name for path in paths)
-    hint = "" if pictures else "\nPictures need Matplotlib: pip install matplotlib"
-    return f"{_report.report_of(records)}\nWritten to {folder}: {names}{hint}"
+    hints = (
+        f"\nThe {part} would need {package}: pip install {package}"
+        for part, (_, package) in _PACKAGES.items()
+        if not installed[part]
+    )
+    return f"{_report.report_of(records)}\nWritten to {folder}: {names}{''.join(hints)}"

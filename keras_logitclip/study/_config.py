@@ -1,4 +1,4 @@
-"""Study files: what a study compares, in TOML, checked before any training."""
+"""Reads study files in TOML and checks them before any training."""
 
 import functools
 import itertools
@@ -22,10 +22,10 @@ from keras_logitclip.losses.presets import find_name
 from keras_logitclip.study.models import MODELS
 
 _FUNCTION = re.compile(r"[\w.]+:\w+")
-FORMAT = 2  # Of records. Raised when older versions could not use them.
+FORMAT = 2  # Of records. Raised if older versions could not use new ones.
 BACKENDS = ("tensorflow", "jax", "torch")
 SCHEDULES = ("constant", "steps", "cosine")
-# Built-in data, and the classes that are confused in them.
+# The built-in data sets, and the classes that are confused in them.
 CONFUSIONS = {
     "digits": noises.MNIST_CONFUSIONS,
     "mnist": noises.MNIST_CONFUSIONS,
@@ -43,7 +43,7 @@ LearningRates = Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]
 
 
 class Section(msgspec.Struct, forbid_unknown_fields=True):
-    """A part of a study file. `docs/studies.md` describes them."""
+    """Base of the sections of a study file, which `docs/studies.md` describes."""
 
 
 class DataSettings(Section):
@@ -63,8 +63,9 @@ class DataSettings(Section):
             _check_name("data", self.name, [*CONFUSIONS, "FILE.npz", "FILE.csv"])
         if is_table != bool(self.label) or (not is_table and (self.text or self.test)):
             raise ValueError(
-                "expected `label` in [data], the name of a column, with a table, and "
-                f"`label`, `text` and `test` only then. Received: {self}"
+                "expected `label` in [data], the name of a column, if the data are a "
+                "table, and `label`, `text` and `test` only for tables. "
+                f"Received: {self}"
             )
 
 
@@ -88,19 +89,21 @@ class OptimizerSettings(Section, kw_only=True):
         growing = sorted(set(self.boundaries)) == list(self.boundaries)
         if not growing or bool(self.boundaries) != (self.schedule == "steps"):
             raise ValueError(
-                'expected `boundaries` in [optimizer] with `schedule = "steps"`, and '
-                "only then: growing shares of the training, such as [0.4, 0.7]. "
+                "expected `boundaries` in [optimizer] if and only if "
+                '`schedule = "steps"`: growing shares of the training, such as '
+                "[0.4, 0.7]. "
                 f"Received: {list(self.boundaries)}, schedule {self.schedule!r}"
             )
         if make_optimizer(self, self.learning_rates[0]).use_ema:
             raise ValueError(
-                "expected no `use_ema` in [optimizer]: Keras puts the averages in the "
-                "place of the weights when `fit` ends, which is here after each epoch"
+                "expected no `use_ema` in [optimizer], because Keras replaces the "
+                "weights by their averages at the end of `fit`, which a study calls "
+                "for each epoch"
             )
 
 
 class Noise(Section, tag_field="kind"):
-    """The base of the kinds of noise."""
+    """Base of the kinds of noise."""
 
     @property
     def kind(self) -> str:
@@ -157,14 +160,14 @@ class MethodSettings(Section):
         self.losses = tuple(map(_check_loss, self.losses))
         if not any(self.values.values()) or self.normalize_gradient > bool(self.taus):
             raise ValueError(
-                "expected [[methods]] with `plain = true` or values of `taus` (which "
-                "`normalize_gradient` needs), `value_limits` or `norm_penalties`. "
-                f"Received: {self}"
+                "expected [[methods]] with `plain = true` or values of `taus`, "
+                "`value_limits` or `norm_penalties`; `normalize_gradient` needs "
+                f"`taus`. Received: {self}"
             )
 
     @property
     def values(self) -> dict[str, tuple]:
-        """The values of each method."""
+        """Returns the values of each method."""
         return {
             "plain": (None,) if self.plain else (),
             "normalized_tau" if self.normalize_gradient else "tau": self.taus,
@@ -197,13 +200,14 @@ class Settings(Section, kw_only=True):
         fewest = min(map(len, _candidates(self).values()))
         if fewest < (self.trials or 0):
             raise ValueError(
-                f"expected at most {fewest} `trials`, as one of the methods has so "
-                f"many pairs of a value and a learning rate. Received: {self.trials}"
+                f"expected at most {fewest} `trials`, because one of the methods has "
+                "only that many pairs of a value and a learning rate. Received: "
+                f"{self.trials}"
             )
 
 
 class Candidate(NamedTuple):
-    """A value of a method, `None` for `"plain"`, and a learning rate."""
+    """Holds a value of a method, `None` for `"plain"`, and a learning rate."""
 
     value: float | None
     learning_rate: float
@@ -211,12 +215,13 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """What a study compares. `study.load` makes one from a file.
+    """Holds the settings of a study. `study.load` reads it from a file.
 
     Attributes:
-        name: The name: that of the file.
-        folder: The folder of the file, and of modules and files that it names.
-        settings: All settings, with the defaults of those left out.
+        name: The name of the study, which is the name of the file.
+        folder: The folder of the study file, and of the modules and files that it
+            names.
+        settings: All settings, including defaults.
     """
 
     name: str
@@ -225,17 +230,17 @@ class Study:
 
     @property
     def noises(self) -> dict[str, Noise]:
-        """The kinds of noise by their names."""
+        """Returns the kinds of noise by their names."""
         return {noise.name: noise for noise in self.settings.noise}
 
     @functools.cached_property
     def candidates(self) -> dict[tuple[str, str], list[Candidate]]:
-        """What each loss with each method chooses from."""
+        """Returns the candidates of each loss and method."""
         return _candidates(self.settings)
 
     @property
     def config(self) -> dict:
-        """All settings as JSON has them, with "inf" for infinity."""
+        """Returns all settings as JSON-able values, with "inf" for infinity."""
         encoded = json.dumps(msgspec.to_builtins(self.settings))
         return json.loads(encoded, parse_constant=lambda name: str(float(name)))
 
@@ -252,10 +257,10 @@ def _candidates(settings):
 
 
 def _draw(key, candidates, trials):
-    """Returns so many candidates, or all of them.
+    """Returns this number of candidates, or all of them for `None`.
 
-    A candidate's place in the draw depends on itself alone, so that more trials keep
-    those that are drawn, and more candidates displace few of them.
+    The rank of a candidate in the draw depends only on itself. So more trials keep the
+    drawn candidates, and more candidates replace few of them.
     """
 
     def place(candidate):
@@ -269,14 +274,14 @@ def load(path: str | Path) -> Study:
     """Reads a study file.
 
     Args:
-        path: A TOML file; `docs/studies.md` describes what is in it.
+        path: A TOML file, which `docs/studies.md` describes.
 
     Returns:
         A `Study`.
 
     Raises:
-        ValueError: If the file is no TOML, or says what cannot be done.
-        OSError: If it cannot be read.
+        ValueError: If the file is not TOML, or if a setting is invalid.
+        OSError: If the file cannot be read.
     """
     path = Path(path)
     try:
@@ -287,7 +292,7 @@ def load(path: str | Path) -> Study:
                 f"Received: {path.name!r}"
             )
         study = Study(path.stem, path.parent, _settings(contents))
-        _ = study.config  # Or it cannot be recorded, for nesting without end.
+        _ = study.config  # Fails for nesting that is too deep to be recorded.
         return study
     except (ValueError, RecursionError) as error:
         raise ValueError(f"Cannot use {path.name}: {error}") from error
@@ -307,12 +312,12 @@ def _settings(contents):
     try:
         return msgspec.convert(contents, Settings)
     except msgspec.ValidationError as error:
-        # The cause is what a section has found itself.
+        # The cause is the error of a section's own check.
         raise error.__cause__ or _explained(str(error), contents) from error
 
 
 def _with_arguments(section, fields):
-    """Returns a section with the keys that are no fields in `arguments`."""
+    """Returns a section in which `arguments` has the keys that are not fields."""
     arguments = dict(section)
     if "learning_rate" in section and "learning_rates" in {*fields} - section.keys():
         arguments["learning_rates"] = [arguments.pop("learning_rate")]
@@ -321,7 +326,7 @@ def _with_arguments(section, fields):
 
 
 def _explained(message, contents):
-    """Adds what was received to an error of msgspec, which only says where."""
+    """Adds the received value to an error of msgspec, which has only its place."""
     problem, _, path = message.partition(" - at `$.")
     expected = problem.partition(", got")[0]
     received, names = contents, re.findall(r"\w+", path)
@@ -346,12 +351,14 @@ def _check_name(section, name, choices):
 
 
 def make_optimizer(section: OptimizerSettings, rate: float):
-    """Returns the optimizer of a study, or refuses its name or arguments."""
+    """Returns the optimizer of a study, or raises an error for its settings."""
     try:
         optimizer = type(keras.optimizers.get(section.name))
         return optimizer(learning_rate=rate, **section.arguments)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"expected another [optimizer]. {error}") from error
+        raise ValueError(
+            f"expected name and arguments of a Keras optimizer in [optimizer]. {error}"
+        ) from error
 
 
 def learning_rate(section: OptimizerSettings, rate: float, epoch: int, epochs: int):

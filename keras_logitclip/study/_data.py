@@ -1,4 +1,4 @@
-"""The data of a study, and the noise of a cell."""
+"""Loads the data of a study, and makes the noise of a cell."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -16,38 +16,38 @@ from keras_logitclip.study._config import CONFUSIONS
 from keras_logitclip.study._config import Study
 from keras_logitclip.study._functions import import_function
 
-# So that the images of a study do not depend on the seed of a cell.
+# The images of a study do not depend on the seed of a cell.
 _SUBSET_SEED = 0
 
 
 class Data(NamedTuple):
-    """Samples to train and to test on."""
+    """Holds training and test samples."""
 
-    x_train: np.ndarray  # As they are stored, uint8 where they are images.
+    x_train: np.ndarray  # As stored: uint8 for images.
     y_train: np.ndarray  # Their clean labels.
     x_test: np.ndarray
     y_test: np.ndarray
     num_classes: int
-    scale: np.ndarray  # What to multiply the samples by; it broadcasts with them.
-    offset: np.ndarray  # What to add then.
+    scale: np.ndarray  # Factor of the samples, which broadcasts with them.
+    offset: np.ndarray  # Added after the multiplication.
     rows: np.ndarray  # Positions of `x_train` among all training samples.
     y_all: np.ndarray  # The clean labels of all training samples.
-    fingerprint: str  # Of the samples, texts as they are, and of the labels.
+    fingerprint: str  # Hash of the samples (texts unconverted) and the labels.
 
     def inputs(self, samples: np.ndarray) -> np.ndarray:
-        """Returns samples as the model takes them: scaled, of float32."""
+        """Returns scaled samples in float32, as the model takes them."""
         return np.asarray(samples * self.scale + self.offset, "float32")
 
 
 def load_data(study: Study, data_dir: str | Path | None) -> Data:
-    """Loads the samples that a study trains and tests on."""
+    """Loads the training and test samples of a study."""
     settings = study.settings.data
     x_train, y_all, x_test, y_test = _load(study, data_dir)
     num_classes = 1 + int(max(y_all.max(), y_test.max()))
     rows = _subset("train_samples", len(x_train), settings.train_samples)
     test_rows = _subset("test_samples", len(x_test), settings.test_samples)
     arrays = [x_train[rows], y_all[rows], x_test[test_rows], y_test[test_rows]]
-    # The last digits of what texts become depend on the machine.
+    # The last digits of text features depend on the machine.
     contents = fingerprint(*arrays)
     if settings.text:
         arrays[::2] = _files.text_features(*arrays[::2], settings.features)
@@ -88,8 +88,8 @@ def _check(settings, arrays):
     if not (is_filled and one_shape and lengths[::2] == lengths[1::2]):
         raise ValueError(
             f"Expected {name!r} to have `x_train`, `y_train`, `x_test` and `y_test`, "
-            "or the former two: arrays with a label for each sample, and with samples "
-            f"of one shape. Received: arrays of shapes {shapes}"
+            "or the first two: arrays with one label for each sample, and samples of "
+            f"equal shape. Received: arrays of shapes {shapes}"
         )
     for x in () if settings.text else arrays[::2]:
         if x.dtype.kind not in "iuf" or x.ndim < 2 or not np.isfinite(x).all():
@@ -117,19 +117,19 @@ def _subset(name, available, asked):
         return np.arange(available)
     if asked > available:
         raise ValueError(
-            f"Expected `{name}` in [data] to be at most {available}, of which the data "
-            f"consist. Received: {asked}"
+            f"Expected `{name}` in [data] to be at most {available}, the number of "
+            f"samples. Received: {asked}"
         )
     rng = np.random.default_rng(_SUBSET_SEED)
     return np.sort(rng.permutation(available)[:asked])
 
 
 def _normalization(x, standardize):
-    """Returns scale and offset: to [0, 1], or to mean 0 and deviation 1."""
+    """Returns scale and offset to [0, 1], or to mean 0 and standard deviation 1."""
     scale = 1 / max(1, x.max()) if x.dtype.kind in "iu" else 1.0
     if not standardize:
         return np.float32(scale), np.float32(0)
-    # The channels of an image are standardized apart, as are the columns of a table.
+    # Each channel of images, and each column of tables, is standardized separately.
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes, "float64", keepdims=True) * scale
     deviation = x.std(axes, "float64", keepdims=True) * scale
@@ -157,7 +157,7 @@ def make_noise(
             settings["num_classes"] = num_classes
         if kind == "instance_dependent":
             settings["features"] = data.x_train.reshape(len(labels), -1)
-            # As in [0, 1], whatever the samples are stored as.
+            # The scale is relative to samples in [0, 1].
             settings["scale"] /= max(1, data.x_train.max())
         noisy = getattr(noise, kind)(labels=labels, seed=seed, **settings)
     if noisy.num_classes != num_classes:
@@ -172,6 +172,6 @@ def _confusions(study, name):
     if study.settings.data.name not in CONFUSIONS:
         raise ValueError(
             f"Expected `mapping` in the noise {name!r}, a list with the class that "
-            "each class becomes, because the data are your own"
+            "each class becomes, because it has no default for your own data"
         )
     return CONFUSIONS[study.settings.data.name]

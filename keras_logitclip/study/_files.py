@@ -1,4 +1,4 @@
-"""Samples and labels from files of the user: arrays of NumPy, and tables."""
+"""Reads samples and labels from NPZ files and tables of the user."""
 
 import contextlib
 import math
@@ -11,9 +11,9 @@ import pandas as pd
 from keras_logitclip.study._config import DataSettings
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# What a packed byte can become at most.
+# The largest possible compression ratio of a ZIP file.
 _LARGEST_RATIO = 1032
-# Of messages, some of which quote the file.
+# The largest number of characters of a message, which may quote the file.
 _LONGEST = 300
 
 
@@ -27,7 +27,7 @@ def find_file(folders: list[Path], name: str) -> Path:
 
 
 def read_arrays(folders: list[Path], settings: DataSettings) -> list[np.ndarray]:
-    """Returns samples and labels to train on, and those to test on if there are any."""
+    """Returns samples and labels for training, and for testing if there are any."""
     names = [settings.name, settings.test] if settings.test else [settings.name]
     paths = [find_file(folders, name) for name in names]
     if settings.label is None:
@@ -45,7 +45,7 @@ def read_arrays(folders: list[Path], settings: DataSettings) -> list[np.ndarray]
 def _explained(path):
     try:
         yield
-    except Exception as error:  # Anything can come of a damaged file.
+    except Exception as error:  # A damaged file can cause any error.
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         message = f"{kind}{error}"[:_LONGEST]
         raise ValueError(f"Cannot read {path}: {message}") from error
@@ -65,7 +65,7 @@ def _read_npz(path):
 
 
 def _read_array(archive, name, most):
-    """Reads an array without pickles, if the file can hold what its header says."""
+    """Reads an array without pickles, if the size in its header is possible."""
     npy = np.lib.format
     with archive.open(name) as file:
         if npy.read_magic(file) == (1, 0):
@@ -74,7 +74,9 @@ def _read_array(archive, name, most):
             shape, _, dtype = npy.read_array_header_2_0(file)
     size = math.prod(shape) * max(1, dtype.itemsize)
     if size > min(most, archive.getinfo(name).file_size):
-        raise ValueError(f"expected {size} bytes of {name}, as it says. Received: less")
+        raise ValueError(
+            f"expected {size} bytes of {name}, as its header says. Received: fewer"
+        )
     with archive.open(name) as file:
         return npy.read_array(file, allow_pickle=False)
 
@@ -93,7 +95,7 @@ def _read_table(path, label, text):
         if (table[label].astype(str) == "").any() or table[label].dtype.kind == "f":
             raise ValueError(
                 f"expected integers or texts in each row of {label!r}. Received: "
-                "numbers with a fraction, or nothing in some rows"
+                "fractions or empty rows"
             )
         return table
 
@@ -104,17 +106,16 @@ def _samples(table, text):
     others = [name for name in table if table[name].dtype.kind not in "iufb"]
     if others:
         raise ValueError(
-            "expected numbers in all columns but `label`, without gaps, or one column "
-            f"as `text`. Received: {others[:10]}"
+            "expected numbers without gaps in all columns except `label`, or the name "
+            f"of one column as `text`. Received: {others[:10]}"
         )
     return table.to_numpy("float64")
 
 
 def text_features(train: np.ndarray, test: np.ndarray, features: int) -> list:
-    """Returns texts as vectors of a mean square of 1, fitted to the first ones.
+    """Returns text features with a mean square of 1, fitted to the training texts.
 
-    They are TF-IDF of words and pairs of words, of which truncated SVD leaves so many
-    numbers.
+    Truncated SVD reduces TF-IDF of words and pairs of words to this number of features.
     """
     try:
         from sklearn.decomposition import TruncatedSVD
@@ -130,9 +131,9 @@ def text_features(train: np.ndarray, test: np.ndarray, features: int) -> list:
     counted = tfidf.fit_transform(train)
     if features > min(counted.shape):
         raise ValueError(
-            "Expected `features` in [data] of at most the number of training texts "
-            "and of words and pairs in them. "
-            f"Received: {features}, {counted.shape[0]} texts, {counted.shape[1]} terms"
+            "Expected `features` in [data] to be at most the number of training texts, "
+            f"and of the words and pairs of words in them. Received: {features}, "
+            f"{counted.shape[0]} texts, {counted.shape[1]} terms"
         )
     both = svd.fit_transform(counted), svd.transform(tfidf.transform(test))
     return [(normalize(x) * math.sqrt(features)).astype("float32") for x in both]

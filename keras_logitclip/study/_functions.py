@@ -1,4 +1,4 @@
-"""Functions of the user that a study file names."""
+"""Imports the functions that a study file names."""
 
 import contextlib
 import functools
@@ -13,15 +13,15 @@ from keras_logitclip.study.models import MODELS
 
 
 def import_function(study: Study, name: str) -> Callable:
-    """Returns a built-in model, or "module:function", of the study or installed.
+    """Returns a built-in model, or the function "module:function".
 
-    Wherever it runs, it can import what lies beside the study.
+    The function can import modules in the folder of the study, wherever it runs.
     """
     folder = study.folder.resolve()
     own = MODELS.get(name) or _find(folder, name)
     try:
         signature = inspect.signature(own)
-    except ValueError:  # It is one of C.
+    except ValueError:  # A function in C has no signature.
         return own
 
     @functools.wraps(own)
@@ -44,14 +44,14 @@ def _find(folder, name):
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(f"Cannot use {name!r}: {error}") from error
     if not callable(own):
-        raise ValueError(f"Cannot use {name!r}: it is no function, but {own!r}")
+        raise ValueError(f"Cannot use {name!r}: expected a function. Received: {own!r}")
     return own
 
 
 def _import_module(folder, name):
-    """Executes a module of the folder under a name that other folders do not have."""
+    """Executes a module of the folder under a name that is unique to the folder."""
     path = folder / f"{name}.py"
-    if not path.is_file():  # Installed, or part of a package.
+    if not path.is_file():  # It is installed or part of a package.
         return importlib.import_module(name)
     spec = importlib.util.spec_from_file_location(f"{name} of {folder}", path)
     module = importlib.util.module_from_spec(spec)
@@ -62,7 +62,7 @@ def _import_module(folder, name):
 
 @contextlib.contextmanager
 def _importable(folder):
-    """Lets modules of a folder be imported, and none of another one by their names."""
+    """Makes the modules of a folder importable, and hides others of the same name."""
     names = {path.stem for path in folder.glob("[!_]*.py")}
     elsewhere = {name: sys.modules.pop(name) for name in names & sys.modules.keys()}
     before = set(sys.modules)
@@ -73,7 +73,7 @@ def _importable(folder):
     finally:
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:
-            # Not all that is below: packages can be installed there.
+            # Not all modules below the folder, because packages can be installed there.
             own = folder / name.partition(".")[0]
             place = _place(sys.modules[name])
             if place == own.with_suffix(".py") or place.is_relative_to(own):
@@ -83,5 +83,5 @@ def _importable(folder):
 
 def _place(module):
     file = getattr(module, "__file__", None)
-    # A folder without `__init__.py` has only a path.
+    # A package without `__init__.py` has only a path.
     return Path(file or next(iter(getattr(module, "__path__", ())), ""))

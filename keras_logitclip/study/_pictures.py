@@ -1,4 +1,4 @@
-"""The pictures of a report: what is chosen, over the epochs."""
+"""Draws the pictures of a report: curves of the chosen candidates over the epochs."""
 
 import io
 import math
@@ -6,7 +6,7 @@ import math
 from keras_logitclip._plotting import new_axes
 from keras_logitclip.study import _summary
 
-# What reports call the methods, and how they draw them.
+# The names of the methods in reports, and their colors.
 NAMES = {
     "plain": "plain",
     "tau": "LogitClip",
@@ -14,24 +14,23 @@ NAMES = {
     "value_limit": "value clip",
     "norm_penalty": "norm penalty",
 }
-_COLORS = dict(zip(NAMES, ("0.45", "C0", "C1", "C2", "C3"), strict=True))
-_KINDS = {
+COLORS = dict(
+    zip(NAMES, ("#737373", "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728"), strict=True)
+)
+KINDS = {
     "curves": ("accuracy", "test accuracy (%)"),
     "memorized": ("memorized", "memorized labels (%)"),
 }
 _MAX_COLUMNS = 4
-_WIDTH = 9.0  # In inches; with the resolution about as wide as a README.
+_WIDTH = 9.0  # In inches. With this resolution, about as wide as a README.
 _DPI = 120
 
 
 def draw_pictures(results: _summary.Results) -> dict[str, dict[str, bytes]]:
-    """Returns for each noise PNG files by their names."""
+    """Returns PNG files by their names, for each noise."""
     pictures = {noise: {} for noise in results.cells.noise.unique()}
-    chosen = results.epochs.merge(results.chosen[_summary.CANDIDATE])
-    for kind, (name, label) in _KINDS.items():
-        known = chosen.dropna(subset=name)
-        over_seeds = known.groupby([*_summary.METHOD, "epoch"], sort=False)[name]
-        lines = (100 * over_seeds.agg(["mean", "std"])).reset_index()
+    for kind, (name, label) in KINDS.items():
+        lines = _summary.curves(results, name)
         for noise, of_noise in lines.groupby("noise", sort=False):
             file = f"{kind}-{noise.replace(' ', '-')}.png"
             pictures[noise][file] = _draw(noise, of_noise, label)
@@ -39,11 +38,11 @@ def draw_pictures(results: _summary.Results) -> dict[str, dict[str, bytes]]:
 
 
 def _draw(title, lines, y_label):
-    """A panel for each loss: the means of its methods, ± deviations over seeds."""
+    """Draws a panel for each loss: means of its methods, ± deviations over seeds."""
     figure, axes = _panels(lines.loss.nunique())
     for ax, (loss, rows) in zip(axes, lines.groupby("loss", sort=False), strict=True):
         for method, points in rows.groupby("method", sort=False):
-            color, mean, std = _COLORS[method], points["mean"], points["std"]
+            color, mean, std = COLORS[method], points["mean"], points["std"]
             ax.plot(points.epoch, mean, ".-", ms=4, color=color, label=NAMES[method])
             band = {"color": color, "alpha": 0.15, "linewidth": 0}
             ax.fill_between(points.epoch, mean - std, mean + std, **band)
@@ -86,7 +85,7 @@ def _finish(figure, title):
         frameon=False,
     )
     file = io.BytesIO()
-    # Without the version of Matplotlib, so that the bytes change with the picture only.
+    # Without the version of Matplotlib, so that the bytes change only with the picture.
     figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
     plt.close(figure)
     return file.getvalue()

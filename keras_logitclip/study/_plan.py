@@ -1,4 +1,4 @@
-"""The trainings of a study, and the choice among its candidates."""
+"""The cells of a study, and the choice among its candidates."""
 
 from collections.abc import Mapping
 from statistics import fmean
@@ -11,14 +11,14 @@ METHODS = ("plain", "tau", "normalized_tau", "value_limit", "norm_penalty")
 
 
 class Cell(NamedTuple):
-    """One training of a study.
+    """Describes one training of a study.
 
     Attributes:
         noise: Name of the noise.
         loss: Name of the loss.
         method: One of `METHODS`.
         value: The value of the method, `None` for `"plain"`.
-        learning_rate: The learning rate before its schedule.
+        learning_rate: The learning rate, which the schedule multiplies.
         seed: Seed of noise, split and training.
     """
 
@@ -31,27 +31,28 @@ class Cell(NamedTuple):
 
 
 def choose(accuracies: Mapping[Candidate, Mapping[int, float]]) -> Candidate:
-    """Returns the best candidate by its accuracy on held-out noisy labels, by seed.
+    """Returns the candidate with the best accuracy on held-out noisy labels.
 
-    It is that with the best mean over the seeds that all have, or each over its own
-    if there are none. Of equal ones, the larger value, then the smaller rate.
+    `accuracies` has them by seed. Means are over the seeds that all candidates share,
+    or over each candidate's seeds if they share none. Among equal candidates, the
+    larger value wins, and then the smaller learning rate.
     """
     shared = set.intersection(*map(set, accuracies.values()))
 
     def rank(candidate):
         of_seed = accuracies[candidate]
         mean = fmean(of_seed[seed] for seed in shared or of_seed)
-        # Rounded, lest the last digit decides.
+        # Rounded so that the last digit does not decide.
         return round(mean, 9), candidate.value or 0, -candidate.learning_rate
 
     return max(accuracies, key=rank)
 
 
 def cells(study: Study, accuracies: Mapping[Cell, float]) -> list[Cell]:
-    """Returns the trainings of a study as far as they are known.
+    """Returns the cells of a study as far as they are known.
 
-    These are all candidates with the seeds that select, and what these select with the
-    other seeds. Of one seed, cells in a row have as much in common as they can.
+    These are all candidates with the selecting seeds, and the selected candidates with
+    the other seeds. For each seed, similar cells follow each other.
     """
     chosen = {
         (noise, key): _chosen(study, noise, key, accuracies)
@@ -69,7 +70,7 @@ def cells(study: Study, accuracies: Mapping[Cell, float]) -> list[Cell]:
 
 
 def count(study: Study) -> int:
-    """Returns how many trainings there will be."""
+    """Returns the final number of cells."""
     selecting = _selecting(study)
     others = study.settings.seeds - selecting
     sizes = map(len, study.candidates.values())
@@ -83,7 +84,7 @@ def _selecting(study):
 
 
 def _chosen(study, noise, key, accuracies):
-    """Returns the chosen candidate, `None` if it is not known yet."""
+    """Returns the selected candidate, `None` if it is not known yet."""
     candidates, seeds = study.candidates[key], range(_selecting(study))
     if len(candidates) == 1:
         return candidates[0]

@@ -1,4 +1,4 @@
-"""The report of a study: tables in Markdown and for programs."""
+"""The report of a study: tables in Markdown and in CSV files."""
 
 import os
 from collections.abc import Iterable
@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from keras_logitclip._jobs import files
+from keras_logitclip.study._page import page_of
 from keras_logitclip.study._pictures import NAMES
 from keras_logitclip.study._pictures import draw_pictures
 from keras_logitclip.study._summary import METHOD
 from keras_logitclip.study._summary import evaluate
 
-# What the value of a method is.
+# The names of the methods' values.
 _VALUES = dict(zip(NAMES, ("", "tau", "tau", "limit", "weight"), strict=True))
 _OF_TAU = ("tau", "normalized_tau")
 _LEGEND = (
@@ -28,23 +29,31 @@ _BY_TAU = "Each tau with its best learning rate, over the seeds that all have:"
 
 
 def write_report(
-    records: Iterable[dict], folder: str | os.PathLike, pictures: bool = True
+    records: Iterable[dict],
+    folder: str | os.PathLike,
+    pictures: bool = True,
+    page: bool = True,
 ) -> list[Path]:
     """Writes the report of a study.
 
     Args:
         records: The records of the trained cells, in any order: the same records
             give the same files.
-        folder: Where to write `report.md`, `summary.csv`, `cells.csv`, `epochs.csv`
-            and pictures. Made if missing. Files of these names are replaced.
+        folder: Where to write `report.md`, `report.html`, `summary.csv`, `cells.csv`,
+            `epochs.csv` and pictures. Made if missing. Files of these names are
+            replaced.
         pictures: Whether to draw pictures, which needs Matplotlib. Defaults to
             `True`.
+        page: Whether to write `report.html`, a page with tables that sort and charts
+            that show their numbers, which needs vl-convert. Defaults to `True`.
 
     Returns:
-        The paths of the files, the report first; no others if there are no records.
+        The paths of the files, the report first. Without records, there is only the
+        report.
 
     Raises:
-        ImportError: If there is no Matplotlib for the pictures.
+        ImportError: If Matplotlib for the pictures or vl-convert for the page is
+            missing.
         ValueError: If the records are not those of one study.
 
     Example:
@@ -57,6 +66,10 @@ def write_report(
     results = evaluate(records) if records else None
     drawn = draw_pictures(results) if results and pictures else {}
     contents = {"report.md": report_of(records, drawn).encode()}
+    if results and page:
+        notes = _notes(records, results)
+        text = page_of(results, f"Study {records[0]['study']}", notes)
+        contents["report.html"] = text.encode()
     for name in ("summary", "cells", "epochs") if results else ():
         table = getattr(results, name)
         text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
@@ -91,7 +104,7 @@ def report_of(
 
 
 def _chosen(results, noise):
-    """A table of the methods, each as noisy validation chooses it."""
+    """Returns a table of the methods, each as noisy validation chooses it."""
     texts, trials = {}, {}
     for row in _rows(results.chosen, noise):
         for epochs, text in (
@@ -111,7 +124,7 @@ def _chosen(results, noise):
 
 
 def _over(rows, name, others):
-    """A table of the learning rates or values, each with the best of the others."""
+    """Returns a table of learning rates or values, each with the best of the others."""
     texts = {
         ((row.loss, NAMES[row.method]), getattr(row, name)): _result(row, others(row))
         for row in rows
@@ -121,7 +134,7 @@ def _over(rows, name, others):
 
 
 def _table(corner, columns, texts):
-    """A header, and a row for each first key of the texts; the other is a column."""
+    """Returns a header, and a row for each first key of the texts."""
     rows = dict.fromkeys(row for row, _ in texts)
     return [
         [*corner, *columns.values()],
@@ -134,7 +147,7 @@ def _rows(table, noise):
 
 
 def _result(row, *candidate):
-    """The accuracy over seeds, in brackets what it is reached with, and a verdict."""
+    """Returns the accuracy over seeds, the candidate in brackets, and a verdict."""
     deviation = f" ± {100 * row.std:.1f}" if row.seeds > 1 else ""
     mark = {"helps": " +", "hurts": " -"}.get(getattr(row, "verdict", ""), "")
     return f"{100 * row.mean:.1f}{deviation}{_brackets(*candidate)}{mark}"
@@ -165,12 +178,12 @@ def _markdown(table):
 
 
 def _notes(records, results):
-    """What was trained and with what, a line for each."""
+    """Yields lines about the trainings and their versions."""
     seeds, epochs, rates = (
         ", ".join(f"{number:g}" for number in sorted(results.cells[name].unique()))
         for name in ("seed", "epochs", "learning_rate")
     )
-    # Those of the folder `cells` do not say how many are planned.
+    # Records of the folder `cells` do not contain the number of planned cells.
     planned = "".join({f" of {r['planned']}" for r in records if "planned" in r})
     yield (
         f"Trained cells: {len(records)}{planned}, with {epochs} "

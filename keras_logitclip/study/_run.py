@@ -1,4 +1,4 @@
-"""The work on a study, by any number of processes and machines."""
+"""Runs a study with any number of processes and machines."""
 
 import functools
 import itertools
@@ -14,6 +14,7 @@ import msgspec
 
 from keras_logitclip._arguments import check_count
 from keras_logitclip._backend import check_installed
+from keras_logitclip._check.model import check_model
 from keras_logitclip._jobs import arrays
 from keras_logitclip._jobs import description
 from keras_logitclip._jobs import files
@@ -26,6 +27,8 @@ from keras_logitclip.study import _data
 from keras_logitclip.study import _plan
 from keras_logitclip.study import _training
 
+# Number of samples that check the model before the trainings.
+_CHECKED = 128
 _REPORT_SECONDS = 1.0
 _RECORD = "record"
 
@@ -42,23 +45,23 @@ def run(
 ) -> list[dict]:
     """Trains all cells of a study that are not trained yet.
 
-    It can be killed at any moment. Called again with the same study, or one that has
-    more cells, it goes on, a cell in training from its last backup. Calls at the same
-    time share the work.
+    It can be killed at any time. Another call with the same study, or with more cells
+    in it, resumes the work from the last backup. Several calls at the same time share
+    the work.
 
     Args:
-        study: What `study.load` returned.
+        study: The study that `study.load` returned.
         results: Folder for the database, backups and reports. Defaults to `None`,
             which means `results/<name of the study>` in the working directory.
         storage: URL of the database, `"sqlite:///..."` or `"postgresql://..."`.
             Defaults to `None`, which means the file `study.db` in `results`.
-        data_dir: Folder of the data sets' original files, as in `datasets.load`, and
+        data_dir: Folder of the original files of data sets, as in `datasets.load`, and
             of the files that the study names. Defaults to `None`, which means that
-            Keras downloads the former and the latter are beside the study file.
-        workers: Number of processes to start on this machine. Defaults to `1`: none
-            but the calling one.
-        grace_period: Seconds without sign of life after which a process of another
-            machine counts as dead, and its cell is given to another one. Defaults to
+            Keras downloads data sets, and that named files are beside the study file.
+        workers: Number of processes on this machine. Defaults to `1`, which means only
+            the calling process.
+        grace_period: Seconds without a sign of life after which a process on another
+            machine counts as dead, and another process takes its cell. Defaults to
             `60`.
         verbose: Whether to show a progress bar. Defaults to `True`.
 
@@ -66,12 +69,12 @@ def run(
         The records of all cells, in the order of the study.
 
     Raises:
-        ValueError: Before any training starts: if the study is for another backend
-            than that of Keras, if its data or files cannot be used, or if there are
-            results of a study of that name with other settings.
+        ValueError: Before any training starts, if the study is for another backend than
+            Keras's, if its data or files cannot be used, or if the results are from a
+            study with other settings.
         RuntimeError: If all worker processes died.
-        ConnectionError: If the database cannot be reached, or fails.
-        OSError: If the disk is full. All of these lose nothing that is done.
+        ConnectionError: If the database is unreachable or fails.
+        OSError: If the disk is full. None of these errors loses finished work.
     """
     workers = check_count("workers", workers)
     grace_period = check_count("grace_period", grace_period)
@@ -106,22 +109,22 @@ def _check_keras(study):
     accepted = [asked] if asked else _config.BACKENDS
     if backend not in accepted:
         raise ValueError(
-            f"The study {study.name!r} is for the backend {' or '.join(accepted)}, and "
+            f"The study {study.name!r} is for the backend {' or '.join(accepted)}, but "
             f"Keras runs on {backend}. Set the environment variable "
-            f"KERAS_BACKEND={accepted[0]} before Keras is imported, or start it with "
-            "`python -m keras_logitclip study run`, which does so."
+            f"KERAS_BACKEND={accepted[0]} before the import of Keras, or use "
+            "`python -m keras_logitclip study run`, which sets it."
         )
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
-            "Expected Keras to be set to `channels_last`, as studies have images. "
-            "Received: `channels_first` in `keras.config.image_data_format()`"
+            "Expected Keras to be set to `channels_last`, because studies have such "
+            "images. Received: `channels_first` in `keras.config.image_data_format()`"
         )
 
 
 def _prepare(study, data_dir):
-    """Does all but the training for one seed, so that errors come early.
+    """Does everything except the training for one seed, so that errors occur early.
 
-    It returns the data, and the contents of all that the settings name.
+    It returns the data, and hashes of everything that the settings name.
     """
     data = _data.load_data(study, data_dir)
     found = {
@@ -129,14 +132,16 @@ def _prepare(study, data_dir):
         "contents of the data": data.fingerprint,
     }
     if study.settings.data.name in _config.CONFUSIONS:
-        del found["image_data_format"]  # Studies that are there have none.
+        del found["image_data_format"]  # Existing studies do not have it.
     for name, noise in study.noises.items():
         labels = _data.make_noise(study, data, name, 0, data_dir).labels
         arrays.split(labels, study.settings.validation_split, 0)
         found[f"noise {name}"] = msgspec.to_builtins(noise)
         if noise.kind == "human":
             found[f"noise {name}"]["contents"] = description.fingerprint(labels)
-    _training.build_core(study, data)
+    model = _training.build_core(study, data)
+    inputs, labels = data.x_train[:_CHECKED], data.y_train[:_CHECKED]
+    check_model(model, data.inputs(inputs), labels).raise_if_wrong()
     if ":" in study.settings.model.name:
         model = description.describe_model(lambda: _training.build_core(study, data))
         found["code of the model"] = model
@@ -152,13 +157,13 @@ def open_store(
     storage: str | None,
     fingerprints: dict | None = None,
 ):
-    """Opens the results of a study, or refuses those of other settings."""
+    """Opens the results of a study, or raises an error if the settings differ."""
     if storage is None:
         folder.mkdir(parents=True, exist_ok=True)
         url = storages.file_url(folder / "study.db")
     else:
         url = storages.check_storage(storage)
-    # Those of all cells, which a study keeps while it grows.
+    # The settings of all cells, which stay the same while a study grows.
     names = ("epochs", "batch_size", "validation_split", "data", "model", "optimizer")
     shared = {"format": _config.FORMAT, **{name: study.config[name] for name in names}}
     del shared["optimizer"]["learning_rates"]
@@ -166,17 +171,17 @@ def open_store(
 
 
 def trained_cells(opened, study: _config.Study) -> dict:
-    """Returns the cells that are known, each with its trial if it is trained."""
+    """Returns the known cells, each with its trial if it is trained."""
     trained = queue.complete_trials(opened)
     accuracies = {cell: trial.value for cell, trial in trained.items()}
     return {cell: trained.get(cell) for cell in _plan.cells(study, accuracies)}
 
 
 def records(opened, study: _config.Study) -> list[dict]:
-    """Returns the records of the cells that are trained, in the order of the study.
+    """Returns the records of the trained cells, in the order of the study.
 
-    Their configuration and the number of planned cells are those of the study as it is
-    now: it has grown, or lost parts.
+    The configuration and the number of planned cells are those of the current study,
+    which may have grown or lost parts.
     """
     trials = filter(None, trained_cells(opened, study).values())
     as_now = {"config": study.config, "planned": _plan.count(study)}
@@ -189,7 +194,7 @@ def _missing(opened, study):
 
 
 def _done(opened, study):
-    """Returns the number of epochs of all processes, and that of cells in words."""
+    """Returns the number of finished epochs, and the number of cells as text."""
     trained = sum(t is not None for t in trained_cells(opened, study).values())
     steps = sum(t.last_step or 0 for t in queue.trials_of(opened, "RUNNING"))
     done = trained * study.settings.epochs + steps
@@ -208,17 +213,16 @@ def _work(study, folder, storage, data, data_dir, grace_period, on_progress):
         cell = _plan.Cell(*job)
         name = _file_name(opened, study, cell)
         finished, backups = folder / "cells" / f"{name}.json", folder / "backups" / name
-        for unfinished in finished.parent.glob(f"[0-9]*-{finished.name}"):
-            unfinished.unlink(missing_ok=True)  # Of a process that was killed.
+        files.remove_unfinished(finished)
         record = files.read_json(finished)
         if not record or not _training.is_record_of(cell, record):
             noisy = noise_of(cell.noise, cell.seed)
             report = _reporter(trial, on_progress)
             record = trainer.train(cell, noisy, backups / "backup.npz", report)
-            # Kept on disk as well, should the database be away at this moment.
+            # Also on disk, because the database may be unreachable at this moment.
             files.write_json(finished, record)
         trial.set_user_attr(_RECORD, record)
-        # Not before: until then a kill would cost the whole training.
+        # Not earlier, because a kill would then cost the whole training.
         shutil.rmtree(backups, ignore_errors=True)
         return arrays.mean_of_last_epochs(record["epochs"]["noisy_accuracy"])
 
@@ -227,9 +231,9 @@ def _work(study, folder, storage, data, data_dir, grace_period, on_progress):
 
 
 def _file_name(opened, study, cell):
-    """Returns a name for files: readable, and another one for each cell.
+    """Returns a file name that is readable and unique to a cell.
 
-    Another one for other settings, too: nothing of theirs is taken up.
+    It is also unique to the settings, so that no file of other settings is used.
     """
     settings = storages.stored_settings(opened)
     own = (f"noise {cell.noise}", f"loss {cell.loss}")
@@ -243,7 +247,7 @@ def _file_name(opened, study, cell):
 
 
 def _reporter(trial, on_progress):
-    """Returns what tells the database how far a training is, but not too often."""
+    """Returns a function that reports the progress of a training, but not too often."""
     reported = 0.0
 
     def report(epoch, epochs):
@@ -257,10 +261,10 @@ def _reporter(trial, on_progress):
 
 
 def estimate(study: _config.Study, data_dir: str | Path | None) -> float:
-    """Returns the seconds that one process needs for a study, from two short epochs.
+    """Returns the estimated seconds of a study in one process, from two epochs.
 
-    Compiling is in the first one: cells in a row with the same loss, method and value
-    need it once.
+    The first epoch includes compiling, which is needed once for consecutive cells with
+    the same loss, method and value.
     """
     _check_keras(study)
     short = replace(study, settings=msgspec.structs.replace(study.settings, epochs=2))

@@ -1,4 +1,4 @@
-"""From records of trained cells to the numbers of a report."""
+"""Computes the numbers of a report from the records of trained cells."""
 
 import re
 from collections.abc import Iterable
@@ -18,22 +18,23 @@ METHOD = ["noise", "loss", "method"]
 CANDIDATE = [*METHOD, "value", "learning_rate"]
 _CELL = [*CANDIDATE, "seed"]
 _LAST_EPOCHS = ["accuracy", "noisy_accuracy", "memorized", "recovered"]
-_DIGITS = 9  # Accuracies that are closer than this are equal but for rounding.
+_DIGITS = 9  # Accuracies that differ only beyond these digits count as equal.
 
 
 class Results(NamedTuple):
-    """The numbers of a study: tables of pandas, in the order of a report."""
+    """Holds the numbers of a study as pandas tables, in the order of a report."""
 
     epochs: pd.DataFrame  # A row for each epoch of each training.
     cells: pd.DataFrame  # A row for each training.
     summary: pd.DataFrame  # A row for each candidate, over its seeds.
-    chosen: pd.DataFrame  # Of each method, the row that noisy validation chooses.
-    by_rate: pd.DataFrame  # The same of each rate, over the seeds that all have.
-    by_value: pd.DataFrame  # The same of each value.
+    comparable: pd.DataFrame  # The same over the seeds that all candidates have.
+    chosen: pd.DataFrame  # The row of each method that noisy validation chooses.
+    by_rate: pd.DataFrame  # The same for each rate, over the seeds that all share.
+    by_value: pd.DataFrame  # The same for each value.
 
 
 def evaluate(records: Iterable[dict]) -> Results:
-    """Returns the numbers of a study, the same for any order of its records."""
+    """Returns the numbers of a study, for records in any order."""
     records = list(records)
     formats = {record.get("format") for record in records}
     if formats != {FORMAT}:
@@ -43,10 +44,12 @@ def evaluate(records: Iterable[dict]) -> Results:
     cells = _table(records, _scores)
     studies = [*cells.study.unique()]
     if len(studies) > 1:
-        raise ValueError(f"Expected records of one study. Received those of: {studies}")
+        raise ValueError(f"Expected records of one study. Received: {studies}")
     repeated = cells[cells.duplicated(_CELL)][_CELL].values.tolist()
     if repeated:
-        raise ValueError(f"Expected one record of each cell. Received more: {repeated}")
+        raise ValueError(
+            f"Expected one record of each cell. Received several: {repeated}"
+        )
     candidates = cells.groupby(CANDIDATE, sort=False, dropna=False).ngroup()
     numbered = cells.assign(candidate=candidates)
     shared = _of_shared_seeds(numbered)
@@ -59,14 +62,22 @@ def evaluate(records: Iterable[dict]) -> Results:
         _epochs(records),
         cells,
         summary.assign(**chosen[["gain", "gain_error", "verdict"]]),
+        comparable,
         chosen,
         comparable.loc[_best(shared, [*METHOD, "learning_rate"])],
         _compared(comparable.loc[_best(shared, [*METHOD, "value"])]),
     )
 
 
+def curves(results: Results, name: str) -> pd.DataFrame:
+    """Returns what is chosen over the epochs: means and deviations in percent."""
+    chosen = results.epochs.merge(results.chosen[CANDIDATE]).dropna(subset=name)
+    over_seeds = chosen.groupby([*METHOD, "epoch"], sort=False)[name]
+    return (100 * over_seeds.agg(["mean", "std"])).reset_index()
+
+
 def _check_names(records):
-    """Refuses names that no study has: files are named after them."""
+    """Raises an error for names that no study has, because they become file names."""
     names = {record[of] for record in records for of in ("study", "noise", "loss")}
     odd = sorted(name for name in names if not re.fullmatch(r"[\w.:+ -]+", name))
     if odd:
@@ -85,7 +96,7 @@ def _order(record):
 
 
 def _table(records, columns):
-    """A table with a row for each record: its cell, and the columns made of it."""
+    """Returns a table of the cells of records and of columns made from the records."""
     cells = ({name: record[name] for name in ("study", *_CELL)} for record in records)
     rows = [cell | columns(of) for cell, of in zip(cells, records, strict=True)]
     return pd.DataFrame(rows).astype({"value": float})
@@ -106,10 +117,12 @@ def _epochs(records):
 def _scores(record):
     curves = {name: np.array(record["epochs"][name], float) for name in _LAST_EPOCHS}
     accuracy, noisy_accuracy = curves["accuracy"], curves["noisy_accuracy"]
+    stopped = noisy_accuracy.argmax()
     return {
         "noise_rate": record["noise_rate"],
         **{name: mean_of_last_epochs(curve) for name, curve in curves.items()},
-        "stopped_accuracy": accuracy[noisy_accuracy.argmax()],
+        "stopped_accuracy": accuracy[stopped],
+        "stopped_noisy_accuracy": noisy_accuracy[stopped],
         "best_accuracy": accuracy.max(),
         "epochs": len(accuracy),
         "seconds": record["seconds"],
@@ -117,7 +130,7 @@ def _scores(record):
 
 
 def _of_shared_seeds(cells):
-    """The cells with the seeds that all candidates of a loss have; all if none."""
+    """Returns the cells with seeds that all candidates of a loss share, else all."""
     loss = METHOD[:2]
     candidates = cells.groupby(loss).candidate.transform("nunique")
     shared = cells.groupby([*loss, "seed"]).candidate.transform("size") == candidates
@@ -126,7 +139,7 @@ def _of_shared_seeds(cells):
 
 
 def _best(cells, by):
-    """The candidate that noisy validation chooses in each group."""
+    """Returns the candidate of each group that noisy validation chooses."""
     best = []
     for _, group in cells.groupby(by, sort=False, dropna=False):
         accuracies, numbers = {}, {}
@@ -140,7 +153,7 @@ def _best(cells, by):
 
 
 def _over_seeds(cells):
-    """A row for each candidate, with means over its seeds."""
+    """Returns a row for each candidate, with means over its seeds."""
     means = [*_LAST_EPOCHS[1:], "stopped_accuracy", "best_accuracy"]
     rows = cells.groupby("candidate").agg(
         **{name: (name, "first") for name in CANDIDATE},
@@ -159,7 +172,7 @@ def _over_seeds(cells):
 
 
 def _compared(rows):
-    """Adds by how much each row is better than the loss alone, and a verdict."""
+    """Adds the gain of each row over the plain loss, and a verdict."""
     is_plain = rows.method == "plain"
     plain = rows[is_plain].set_index(METHOD[:2])[["mean", "standard_error"]]
     both = rows.join(plain.add_prefix("plain_"), METHOD[:2])

@@ -1,4 +1,4 @@
-"""The training of cells, each of which can be killed and goes on at its last backup."""
+"""The training of cells, which can be killed and resumed from the last backup."""
 
 import contextlib
 import datetime
@@ -32,19 +32,19 @@ from keras_logitclip.study import _data
 from keras_logitclip.study._functions import import_function
 from keras_logitclip.study._plan import Cell
 
-# How many training samples to follow, half of them with a wrong label.
-_FOLLOWED = 2000
+# Number of training samples to measure, half of them with a wrong label.
+_MEASURED = 2000
 _PREDICT_BATCH = 1000
-# A backup after so many times the time that the last one took.
+# The next backup is after this many times the duration of the last one.
 _BACKUP_INTERVAL = 20
 
 
 class Trainer:
     """Trains cells of a study, one after the other.
 
-    A cell with the loss, method and value of the one before is trained with its
-    compiled model: all else is in the variables, and compiling takes longer than many
-    a training.
+    A cell with the same loss, method and value as the one before uses its compiled
+    model. Everything else is in the variables, and compiling can take longer than a
+    training.
     """
 
     def __init__(self, study: _config.Study, data: _data.Data):
@@ -58,9 +58,9 @@ class Trainer:
     ) -> dict:
         """Trains a cell on noisy labels, and returns its record.
 
-        It calls `on_epoch_end` with the number of epochs and what was measured, before
-        the backup: what that raises for a training that others took over keeps their
-        backup as it is.
+        It calls `on_epoch_end` with the number of epochs and the measurements before
+        the backup. If others took over the training, it raises an error, and their
+        backup is kept.
         """
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         start = time.perf_counter()
@@ -79,18 +79,18 @@ class Trainer:
         }
 
     def _fit(self, cell, noisy, backup, on_epoch_end):
-        """Returns what was measured, and the seconds of epochs before a kill."""
+        """Returns the measurements, and the seconds of epochs before a kill."""
         settings = self.study.settings
         share = settings.validation_split
         rows, held_out = arrays.split(noisy.labels, share, cell.seed)
-        # A last batch of another size would be compiled again for each seed.
+        # A smaller last batch would be compiled again for each seed.
         seen = len(rows) - len(rows) % min(settings.batch_size, len(rows))
         measure = self._measurements(noisy, rows, held_out, cell.seed)
         model = self._fresh_model(cell)
         variables = [*model.weights, *model.optimizer.variables]
         epochs = _restore(backup, variables)
         earlier_seconds, next_backup = sum(epochs.get("seconds", [])), 0.0
-        # Not before `fit`, which draws random numbers the first time.
+        # Not before `fit`, which draws random numbers in its first call.
         seed_layers = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: _seed_layers(model, cell.seed, epoch)
         )
@@ -123,17 +123,17 @@ class Trainer:
         return epochs, earlier_seconds
 
     def _measurements(self, noisy, rows, held_out, seed):
-        """Returns a function of the model that measures what a study reports."""
+        """Returns a function that measures a model for the report."""
         monitor = MemorizationMonitor(
             self.samples[rows],
             NoisyLabels(noisy.labels[rows], noisy.clean[rows], noisy.num_classes),
-            sample_size=_FOLLOWED,
+            sample_size=_MEASURED,
             batch_size=_PREDICT_BATCH,
             seed=seed,
         )
         test = np.arange(len(self.data.x_train), len(self.samples))
         expected = np.concatenate([self.data.y_test, noisy.labels[held_out]])
-        # Of the size of the monitor's, so that one size is compiled.
+        # The batches have the size of the monitor's, so that only one size is compiled.
         size = len(monitor.batches[0])
         shape = (-(-len(expected) // size), size)
         batches = np.resize(np.concatenate([test, held_out]), shape)
@@ -153,7 +153,7 @@ class Trainer:
         return measure
 
     def _fresh_model(self, cell):
-        """Returns the compiled model, with all variables as a training begins."""
+        """Returns the compiled model, with all variables reset for a new training."""
         keras.utils.set_random_seed(cell.seed)
         model = build_core(self.study, self.data)
         compiled_for = (cell.loss, cell.method, cell.value)
@@ -173,7 +173,7 @@ class Trainer:
         optimizer = _config.make_optimizer(settings, cell.learning_rate)
         preset = PRESETS.get(cell.loss)
         if weight := preset and preset.l1[not has_few_classes(classes)]:
-            # As the paper does it: the penalty instead of weight decay.
+            # As in the paper, the penalty replaces weight decay.
             optimizer.weight_decay = None
             for variable in model.trainable_variables:
                 variable.regularizer = keras.regularizers.L1(weight)
@@ -182,7 +182,7 @@ class Trainer:
 
 
 def is_record_of(cell: Cell, record: dict) -> bool:
-    """Whether a record is that of this cell, and not of a file with its name."""
+    """Returns whether a record is of this cell, not only its file name."""
     return record == {**record, **_as_json(cell)}
 
 
@@ -192,13 +192,13 @@ def _as_json(cell):
 
 
 def _seed_layers(model, seed, epoch):
-    """Lets the epoch decide dropout and augmentation.
+    """Seeds dropout and augmentation by the epoch.
 
-    Not random states that go on from epoch to epoch, some of which no backup could
-    hold: a resumed training draws what it would have drawn.
+    So a resumed training draws the same numbers. A backup could not hold all random
+    states.
     """
     rng = np.random.default_rng((seed, epoch, 1))
-    if keras.config.backend() == "torch":  # Its dropout draws with a global state.
+    if keras.config.backend() == "torch":  # Its dropout has a global state.
         keras.utils.set_random_seed(int(rng.integers(2**31)))
     weights = {id(variable) for variable in model.weights}
     for variable in model.variables:
@@ -208,9 +208,9 @@ def _seed_layers(model, seed, epoch):
 
 
 def _save(path, variables, epochs):
-    """Saves all of it in one file, so that no kill leaves the parts apart.
+    """Saves everything in one file, so that a kill cannot separate the parts.
 
-    Not in HDF5, whose library can crash when the disk is full.
+    Not in HDF5, whose library can crash if the disk is full.
     """
     values = {f"variable {i}": convert_to_numpy(v) for i, v in enumerate(variables)}
     with files.replacing(path) as unfinished, unfinished.open("wb") as file:
@@ -218,20 +218,20 @@ def _save(path, variables, epochs):
 
 
 def _restore(path, variables):
-    """Restores the variables; returns what was measured in the epochs before."""
+    """Restores the variables, and returns the measurements of the epochs before."""
     try:
-        # NumPy itself would leave a file open that it cannot read.
+        # NumPy would leave an unreadable file open.
         with path.open("rb") as file, np.load(file) as saved:
             if any(member.compress_type for member in saved.zip.infolist()):
-                raise ValueError("It is compressed, and could be of any size.")
+                raise ValueError("It is compressed, and could have any size.")
             epochs = json.loads(str(saved["epochs"]))
             values = [saved[f"variable {i}"] for i in range(len(variables))]
         shapes = [tuple(variable.shape) for variable in variables]
         if not len(epochs["loss"]) or [value.shape for value in values] != shapes:
-            raise ValueError("It is of another training.")
+            raise ValueError("It belongs to another training.")
     except FileNotFoundError:
         return {}
-    except Exception as error:  # Anything can come of a damaged file.
+    except Exception as error:  # A damaged file can cause any error.
         logging.getLogger(__name__).warning(
             "The backup %s cannot be used; the cell is trained from the start. %s",
             path,
@@ -248,7 +248,7 @@ def _assign(variables, values):
 
 
 def make_loss(study: _config.Study, cell: Cell, classes: int) -> keras.losses.Loss:
-    """Returns the loss of a cell, clipped as the cell says."""
+    """Returns the loss of a cell with its method."""
     wrap = {
         "plain": lambda loss, value: loss,
         "tau": losses.LogitClipLoss,
@@ -260,7 +260,7 @@ def make_loss(study: _config.Study, cell: Cell, classes: int) -> keras.losses.Lo
 
 
 def build_loss(study: _config.Study, name: str, classes: int) -> keras.losses.Loss:
-    """Builds a loss with the values of its paper, or one of the user."""
+    """Builds a loss with its paper's values, or a loss of the user."""
     if ":" not in name:
         return losses.preset(name, classes)
     loss = import_function(study, name)(classes)
@@ -272,7 +272,7 @@ def build_loss(study: _config.Study, name: str, classes: int) -> keras.losses.Lo
 
 
 def build_core(study: _config.Study, data: _data.Data) -> keras.Model:
-    """Builds the model of a study, from samples to logits."""
+    """Builds the model of a study."""
     name, arguments = study.settings.model.name, study.settings.model.arguments
     shape = data.x_train.shape[1:]
     model = import_function(study, name)(shape, data.num_classes, **arguments)
@@ -292,14 +292,14 @@ def build_core(study: _config.Study, data: _data.Data) -> keras.Model:
 
 @cache
 def _versions():
-    """Returns the versions that results depend on, and the commit if there is one."""
+    """Returns the versions that results depend on, and the Git commit."""
     backend = importlib.import_module(keras.config.backend())
     modules = (keras_logitclip, keras, np, backend)
     found = {"versions": {m.__name__: m.__version__ for m in modules}, "commit": None}
     folder = Path(__file__).parents[2]
     if (folder / ".git").exists():
         command = ["git", "-C", folder, "rev-parse", "--short", "HEAD"]
-        with contextlib.suppress(OSError):  # Without Git.
+        with contextlib.suppress(OSError):  # Git is not installed.
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             found["commit"] = done.stdout.strip() or None
     return found

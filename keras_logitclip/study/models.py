@@ -1,9 +1,8 @@
-"""The built-in models of studies: from images or vectors to logits.
+"""The built-in models of studies, from images or vectors to logits.
 
-Each is a function of `input_shape`, the shape of one input without the batch, and of
-`num_classes`, which is at least 2. It returns a model that is not compiled and returns
-logits of shape `(batch, num_classes)`, and raises a `ValueError` if an argument is out
-of range.
+Each is a function of `input_shape`, the shape of one input, and `num_classes`, at least
+2. It returns an uncompiled model, whose logits have the shape `(batch, num_classes)`,
+and raises a `ValueError` if an argument is out of range.
 """
 
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import keras
 from keras import layers
 
 from keras_logitclip._arguments import check_count
+from keras_logitclip._arguments import check_num_classes
 
 Shape = tuple[int, ...]
 
@@ -22,7 +22,7 @@ def mlp(
     """Builds a multilayer perceptron: hidden layers with ReLU, then the logits.
 
     Inputs of any shape are flattened. `width` is the number of units of each hidden
-    layer, and `depth` the number of these: 0 makes a linear model.
+    layer, and `depth` the number of hidden layers, 0 for a linear model.
     """
     width, depth = check_count("width", width), check_count("depth", depth, minimum=0)
     inputs = keras.Input(input_shape)
@@ -35,8 +35,8 @@ def mlp(
 def small_cnn(input_shape: Shape, num_classes: int, filters: int = 16) -> keras.Model:
     """Builds a small convolutional network, for studies on a CPU.
 
-    Three 3x3 convolutions with strides of 2 and with `filters`, twice and four times
-    as many filters, then a hidden layer of four times as many units, each with ReLU.
+    It has three 3x3 convolutions with a stride of 2 and `filters`, `2 * filters` and
+    `4 * filters` filters, then a hidden layer with `4 * filters` units, each with ReLU.
     """
     filters = check_count("filters", filters)
     if len(input_shape) != 3 or min(input_shape[:2]) < 8:
@@ -62,7 +62,7 @@ MODELS: dict[str, Callable[..., keras.Model]] = {"mlp": mlp, "small_cnn": small_
 
 
 def _to_logits(inputs, features, num_classes, name):
-    num_classes = check_count("num_classes", num_classes, minimum=2)
+    num_classes = check_num_classes(num_classes)
     logits = layers.Dense(num_classes, name="logits")(features)
     return keras.Model(inputs, logits, name=name)
 

@@ -1,4 +1,4 @@
-"""Kills studies at random moments, and compares what comes out with one left alone.
+"""Kills studies at random moments, and compares their results with an undisturbed one.
 
 KERAS_BACKEND=torch python -m tests.processes.kills [--kills 100] [--storage sqlite]
 
@@ -8,9 +8,9 @@ killed, or the command, or all. Fails if a record or a line of the tables differ
 missing or doubled. A study that is complete before the last kill is followed by a new
 one.
 
-So that a hundred kills take minutes, all processes are forked, which imports nothing
-again, and a training is pretended: it takes 40 ms, and what it measures is drawn from
-the cell and its noisy labels. `test_study_processes` kills real ones.
+A hundred kills take only minutes, because all processes are forked, which avoids
+imports, and trainings are simulated: one takes 40 ms, and its measurements are drawn
+from the cell and its noisy labels. `test_study_processes` kills real trainings.
 """
 
 import argparse
@@ -51,8 +51,8 @@ STUDY = {
 CELLS = 100
 FORK = multiprocessing.get_context("fork")
 VICTIMS = ("one worker", "the command", "all")
-# Seconds in which a kill comes, for one kill in five after the start of a command, else
-# after the end of a training.
+# Seconds within which a kill comes: one in five after the start of a command, the
+# others after the end of a training.
 START, TRAINING = 1.0, 0.1
 EPOCH_SECONDS = 0.01
 MEASURED = [
@@ -67,7 +67,7 @@ MEASURED = [
 
 
 def pretend_to_fit(trainer, cell, noisy, backup, on_epoch_end):
-    """Takes the place of `_fit`: for the same cell it returns the same epochs."""
+    """Replaces `_fit`: returns the same epochs for the same cell."""
     rng = np.random.default_rng([cell.seed, *noisy.labels, *repr(cell).encode()])
     epochs = {name: [] for name in (*MEASURED, "seconds")}
     for epoch in range(trainer.study.settings.epochs):
@@ -191,7 +191,7 @@ def tables(trials, results):
 
 
 def kill_studies(folder, workers, server, kills, expected, rng):
-    """Kills as many studies as it takes; returns what was counted."""
+    """Kills studies until there are enough kills, and returns the counts."""
     counts, start = Counter(), time.perf_counter()
     while counts["kills"] < kills:
         counts["studies"] += 1

@@ -1,4 +1,4 @@
-"""What a study that runs shows to others: processes, backups and trials."""
+"""The processes, backups and trials of a running study."""
 
 from pathlib import Path
 

@@ -66,7 +66,7 @@ def running(path, results, *arguments):
 
 
 def wait_until_complete(process, log):
-    """Returns what a command has written that ends well."""
+    """Returns the output of a command, and checks that it succeeds."""
     process.wait(LIMIT)
     assert process.returncode == 0, log.read_text()
     return log.read_text()
@@ -84,7 +84,7 @@ def long_study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(long_study):
-    """The records of a study that nothing disturbs."""
+    """Returns the records of an undisturbed study."""
     results = long_study.with_name("undisturbed")
     complete(long_study, results)
     records = check_trials(sqlite(results))
@@ -191,7 +191,7 @@ def test_a_server_that_is_stopped(long_study, undisturbed, server):
 
 
 def test_workers_say_that_they_wait(tmp_path):
-    """For a process of another machine, of which nothing more is heard."""
+    """Waits for a process of another machine without signs of life."""
     path = write_study(tmp_path, {"backend": "jax", "epochs": 1})
     loaded, results = study.load(path), tmp_path / "results"
     store_running_trial(loaded, results, _plan.cells(loaded, {})[0])
