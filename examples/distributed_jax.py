@@ -1,18 +1,17 @@
-"""Trains on several devices with JAX, each of which has some of the classes.
+"""Trains on several devices with JAX, with some of the classes on each.
 
     python examples/distributed_jax.py
 
-A mesh of 4 x 2 devices: the batch is split in four, and the last layer and its
-logits in two along the classes. The norm of the logits is a sum over devices that
-XLA adds; no device ever holds all logits of a row, which is what matters for a
-vocabulary of many thousand classes. `keras.distribution.DataParallel()` splits the
-batch alone.
+On a mesh of 4 x 2 devices, the batch is split into four parts, and the last layer and
+its logits into two parts of the classes. XLA sums the norm of the logits over devices.
+No device ever holds all logits of a row, which is important for a vocabulary of many
+thousand classes. `keras.distribution.DataParallel()` would split only the batch.
 
-Here the devices are made of one CPU. With accelerators, remove the line with
-XLA_FLAGS and let the shape of the mesh fit their number. On many machines, start
-this program on each, call `keras.distribution.initialize(addresses, processes, id)`
-before anything else, give `ModelParallel` `auto_shard_dataset=False`, and let each
-process load its own part of the data.
+Here one CPU is split into eight devices. With accelerators, remove the line with
+XLA_FLAGS and adapt the shape of the mesh to their number. With several machines, start
+this program on each, first call
+`keras.distribution.initialize(addresses, processes, id)`, give `ModelParallel`
+`auto_shard_dataset=False`, and let each process load its own part of the data.
 """
 
 import argparse
@@ -70,10 +69,10 @@ def build_model(tau):
 def main():
     arguments = parse_arguments()
     keras.utils.set_random_seed(0)
-    # Before there is a model: its weights are created where they belong.
+    # Before the model is built, so that its weights are created on their devices.
     keras.distribution.set_distribution(make_distribution())
     digits = noisy_digits.load()
-    # Whole batches, which can be split evenly.
+    # Only whole batches, which can be split evenly.
     rows = len(digits.x_train) // BATCH_SIZE * BATCH_SIZE
     x_train, y_train = digits.x_train[:rows], digits.y_train[:rows]
     noisy = noise.symmetric(

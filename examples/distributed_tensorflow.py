@@ -1,15 +1,15 @@
-"""Trains on several devices with TensorFlow, which share each batch.
+"""Trains on several devices with TensorFlow, with a part of each batch on each.
 
     python examples/distributed_tensorflow.py
 
-Here the two devices are made of one CPU. With several GPUs, remove
-`split_the_cpu()`, and `MirroredStrategy()` takes all of them.
+Here one CPU is split into two devices. With several GPUs, remove `split_the_cpu()`:
+`MirroredStrategy()` uses all of them.
 
-On many machines, start the program on each with its own TF_CONFIG, and make a
-`tf.distribute.MultiWorkerMirroredStrategy()` before anything else. There, `fit` of
-Keras 3.15 fails; write the loop yourself around `strategy.run`. The loss divides by
-the number of replicas and the optimizer adds up their gradients, so that a step is
-one of the whole batch.
+With several machines, start the program on each with its own TF_CONFIG, and first
+create a `tf.distribute.MultiWorkerMirroredStrategy()`. `fit` of Keras 3.15 fails there,
+so write your own loop around `strategy.run`. The loss divides by the number of
+replicas, and the optimizer sums their gradients. So a step is the same as a step of the
+whole batch on one device.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main():
     )
     with strategy.scope():
         model = build_model(arguments.tau)
-    # Of the whole batch, of which each device gets its part.
+    # The size of the whole batch, of which each device gets a part.
     data = tf.data.Dataset.from_tensor_slices((digits.x_train, noisy.labels))
     batches = data.shuffle(len(noisy.labels)).batch(64, drop_remainder=True)
     replicas = strategy.num_replicas_in_sync

@@ -1,20 +1,20 @@
-"""Trains in several processes with PyTorch, which share each batch.
+"""Trains in several processes with PyTorch, with a part of each batch in each.
 
     python examples/distributed_torch.py
 
-It starts two processes on this machine. On many machines, start it with torchrun on
-each, which tells every process its place among all:
+It starts two processes on this machine. With several machines, start it with torchrun
+on each, which tells every process its rank:
 
     torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d \\
         --rdzv-endpoint HOST:29500 examples/distributed_torch.py
 
-Here the processes compute on the CPU and exchange gradients through gloo; on GPUs,
-set KERAS_TORCH_DEVICE to the one of each process and take nccl.
+Here the processes compute on the CPU and exchange gradients with gloo. With GPUs, set
+KERAS_TORCH_DEVICE to the GPU of each process and use nccl.
 
-`DistributedDataParallel` averages the gradients of the processes, and as many
-samples are in each, the step is one of the whole batch. Do not give a Keras model
-(Keras 3.15) to `fully_shard`: it computes on with the weights from before, and its
-gradients stay in their process.
+`DistributedDataParallel` averages the gradients of the processes. Each has the same
+number of samples, so a step is the same as a step of the whole batch in one process. Do
+not use `fully_shard` with a Keras model (Keras 3.15): it would continue with its old
+weights, and its gradients would stay in their process.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def parse_arguments():
 
 
 def train_as_process(rank, port, arguments):
-    """Does for a process of this machine what torchrun does."""
+    """Sets the environment variables that torchrun would set, and trains."""
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -61,7 +61,7 @@ def train(arguments):
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     processes = torch.distributed.get_world_size()
-    # The same seed everywhere: all processes know the noise and each epoch's order.
+    # With the same seed, all processes know the noise and the order of each epoch.
     keras.utils.set_random_seed(0)
     digits = noisy_digits.load()
     noisy = noise.symmetric(
@@ -85,7 +85,10 @@ def train(arguments):
     if rank == 0:
         predicted = model.predict(digits.x_test, verbose=0).argmax(axis=-1)
         print(f"test accuracy: {(predicted == digits.y_test).mean():.1%}")
-    # A process that leaves before the others can leave them waiting for it.
+    # A replica that outlives its process group may wait forever for a thread of the
+    # group, which waits for Python's lock (PyTorch 2.13).
+    del replica
+    # If a process ends before the others, they may wait for it forever.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""What `test_distribution` runs on JAX, in processes of their own.
+"""The processes that `test_distribution` starts on JAX.
 
 python -m tests.distribution.distribution_jax FOLDER devices          on eight devices
 python -m tests.distribution.distribution_jax FOLDER processes PORT ID   one of two

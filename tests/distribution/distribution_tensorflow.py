@@ -1,9 +1,9 @@
-"""What `test_distribution` runs on TensorFlow, in processes of their own.
+"""The processes that `test_distribution` starts on TensorFlow.
 
 python -m tests.distribution.distribution_tensorflow FOLDER devices   on two devices
 python -m tests.distribution.distribution_tensorflow FOLDER processes   one of two
 
-The second one reads its place among the processes from TF_CONFIG.
+The second one reads its rank from TF_CONFIG.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def processes(folder):
 
 
 def train(strategy, loss, process):
-    """A loop of one's own, for `fit` fails here."""
+    """Trains in a custom loop, because `fit` fails here."""
     labels = local_part(labels_for(loss), process)
     data = tf.data.Dataset.from_tensor_slices((local_part(INPUTS, process), labels))
     batches = data.batch(BATCH_SIZE // PROCESSES)
@@ -81,7 +81,7 @@ def train(strategy, loss, process):
         def step(x, y):
             with tf.GradientTape() as tape:
                 logits = model(x, training=True)
-                # Keras divides by the number of replicas, for gradients are added up.
+                # Keras divides by the number of replicas, because gradients are summed.
                 value = LOSS_FUNCTIONS[loss](y, logits)
             gradients = tape.gradient(value, model.trainable_variables)
             model.optimizer.apply(gradients, model.trainable_variables)

@@ -1,8 +1,8 @@
-"""What `test_distribution` runs on PyTorch: one of the processes.
+"""A process that `test_distribution` starts on PyTorch.
 
 python -m tests.distribution.distribution_torch FOLDER
 
-RANK and the other variables of torchrun tell its place among them.
+RANK and the other variables of torchrun have its rank.
 """
 
 import os
@@ -48,7 +48,7 @@ def part(x):
 
 
 def train(module, loss, select, on_epoch_end=dict):
-    """Trains a model of Keras or PyTorch, on what `select` takes of the data."""
+    """Trains a model of Keras or PyTorch on the data that `select` returns."""
     x = torch.as_tensor(select(INPUTS))
     y = torch.as_tensor(select(labels_for(loss)))
     batch_size = BATCH_SIZE * len(x) // len(INPUTS)
@@ -81,7 +81,7 @@ def train(module, loss, select, on_epoch_end=dict):
 
 
 def add_up(metrics):
-    """Adds up the sums of the processes: PyTorch knows nothing of metrics."""
+    """Sums the metrics of the processes, which PyTorch does not do."""
     for metric in metrics:
         for variable in metric.variables:
             total = variable.value.detach().clone()

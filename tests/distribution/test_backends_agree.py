@@ -1,4 +1,4 @@
-"""The three backends compute the same, each in a process of its own.
+"""The three backends compute the same, each in its own process.
 
 Every backend has to be installed; the current one does not matter.
 """

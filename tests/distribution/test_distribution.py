@@ -1,4 +1,4 @@
-"""Training on several devices or in several processes equals that on one.
+"""Training on several devices or in several processes equals training on one.
 
 Every backend has to be installed; the current one does not matter. Here are the
 cases, the functions that the workers `distribution_jax`, `distribution_tensorflow`
@@ -76,7 +76,7 @@ def labels_for(loss, ids=NOISY.labels, classes=CLASSES):
 
 
 def local_part(x, process):
-    """Returns what one of the processes gets of each batch."""
+    """Returns the part of each batch that one of the processes gets."""
     batches = x.reshape(-1, PROCESSES, BATCH_SIZE // PROCESSES, *x.shape[1:])
     return batches[:, process].reshape(-1, *x.shape[1:])
 
@@ -117,7 +117,7 @@ def weights_of(model):
 
 
 def monitor_once(model):
-    """Returns what the monitor reports, for a training loop of one's own."""
+    """Returns the report of the monitor in a custom training loop."""
     monitor, logs = make_monitor(), {}
     monitor.set_model(model)
     monitor.on_epoch_end(0, logs)
@@ -150,7 +150,7 @@ def step_with(*batches):
 
 
 def save_normalized(folder, found):
-    """Saves what a step in parallel made of the weights, and what it may be."""
+    """Saves the weights after a parallel step, and the expected weights."""
     batch = INPUTS[:BATCH_SIZE], NOISY.labels[:BATCH_SIZE]
     parts = zip(halves(INPUTS), halves(NOISY.labels), strict=True)
     results = {"found": found, "global": step_with(batch), "local": step_with(*parts)}
@@ -279,7 +279,7 @@ def test_training(request, engine, run, loss):
     ],
 )
 def test_normalized_gradients(request, engine, mean, other):
-    """Each engine takes the mean of the samples that one of its steps computes."""
+    """The mean is over the samples that one step of a device computes."""
     results = load(request.getfixturevalue(f"{engine}_folder"), "normalized")
     difference = 0.0
     for name, found in results["found"].items():
@@ -304,7 +304,7 @@ def test_monitor(request, engine, run, loss):
 @pytest.mark.parametrize("size", ["", " huge"], ids=["usual", "huge"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_logits_sharded_along_the_classes(jax_folder, loss, size):
-    """Also where the sum of squares of a row overflows."""
+    """Also if the sum of squares of a row overflows."""
     case = loss + size
     found = load(jax_folder, "sharded")[case]
     expected = load(jax_folder, "unsharded")[case]
@@ -338,7 +338,7 @@ def test_gathered_logits_would_be_noticed(jax_folder, function):
 
 
 def test_fit_of_tensorflow_with_several_processes(tensorflow_folder):
-    """It fails in Keras 3.15, which is why the worker has a loop of its own."""
+    """`fit` fails in Keras 3.15, so the worker has a custom loop."""
     for process in range(PROCESSES):
         message = (tensorflow_folder / f"fit-{process}.txt").read_text()
         assert message.startswith("Attempt to convert a value (PerReplica:")

@@ -1,4 +1,4 @@
-"""What `test_backends_agree` runs under each backend, in a process of its own.
+"""The process that `test_backends_agree` starts under each backend.
 
 python -m tests.distribution.worker FOLDER BACKEND ...
 
