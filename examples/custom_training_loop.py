@@ -1,9 +1,9 @@
-"""Uses `LogitClipLoss` in a training loop of one's own, on each backend.
+"""Uses `LogitClipLoss` in a custom training loop, on each backend.
 
     KERAS_BACKEND=jax python examples/custom_training_loop.py
 
-The backend that Keras runs on decides which loop is used. The loss is called
-like any function, inside the compiled step and inside the gradient.
+There is a loop for each backend of Keras. The loss is called like a function, inside
+the compiled and differentiated step.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def train_jax(model, loss_fn, optimizer, batches, epochs):
             losses.append(loss)
         report(epoch, losses)
 
-    # Until here, the model itself has not changed.
+    # The model itself has not changed so far.
     for group, values in zip(variables, state, strict=True):
         for variable, value in zip(group, values, strict=True):
             variable.assign(value)

@@ -1,15 +1,15 @@
-"""Trains a small CNN on labels that people got wrong, with and without LogitClip.
+"""Trains a small CNN on human labels, with and without LogitClip.
 
     python examples/human_noise.py --data-dir DATA --labels CIFAR-10_human.pt
 
-CIFAR-10N has the labels that workers of a crowdsourcing site gave to the training
-images of CIFAR-10; of its "worse" set, 40% are wrong. The file is published at
-https://github.com/UCSC-REAL/cifar-10-100n under CC BY-NC 4.0: not for commercial
-use. `DATA` is the folder that holds `cifar-10-batches-py`, the Python version of
-CIFAR-10; without it, Keras downloads the images.
+CIFAR-10N has labels of the training images of CIFAR-10 by workers of a crowdsourcing
+site. In its "worse" set, 40% are wrong. The file is published at
+https://github.com/UCSC-REAL/cifar-10-100n under CC BY-NC 4.0: not for commercial use.
+`DATA` is the folder that contains `cifar-10-batches-py`, the Python version of
+CIFAR-10. Without `--data-dir`, Keras downloads the images.
 
-To end within minutes on two CPU cores, it trains a small network on 5,000 of the
-images, once. At this size the learning rate decides as much as the loss does: try
+It trains a small network on 5,000 of the images with one seed, which takes minutes on
+two CPU cores. At this size, the learning rate matters as much as the loss: try
 `--learning-rate`, and `--samples 50000` for all images.
 """
 
@@ -37,7 +37,7 @@ def parse_arguments():
     )
     parser.add_argument("--labels", type=Path, required=True, help="CIFAR-10_human.pt")
     parser.add_argument("--data-dir", type=Path, help="folder of cifar-10-batches-py")
-    parser.add_argument("--kind", default="worse", help="which of the label sets")
+    parser.add_argument("--kind", default="worse", help="name of the label set")
     parser.add_argument("--samples", type=int, default=5_000, help="training images")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--tau", type=float, default=1.0, help="clipping threshold")
@@ -72,7 +72,7 @@ def make_optimizer(steps_per_epoch, arguments):
         ],
         values=[arguments.learning_rate / factor for factor in (1, 10, 100)],
     )
-    # Ten times what papers and PyTorch call 5e-4: see quickstart.py.
+    # This is 5e-4 in papers and PyTorch: see quickstart.py.
     return keras.optimizers.SGD(
         learning_rate, momentum=0.9, weight_decay=arguments.weight_decay or None
     )

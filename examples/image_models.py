@@ -1,6 +1,6 @@
-"""Models of the papers on CIFAR, and their augmentation, for a study.
+"""Models and augmentation of the papers on CIFAR, for a study.
 
-A study file beside this one names them: `name = "image_models:wrn_40_2"`, as
+A study file in the same folder names a model with `name = "image_models:wrn_40_2"`, as
 `cifar10.toml` does. Images have the shape `(height, width, channels)`.
 """
 
@@ -10,9 +10,9 @@ from keras import ops
 
 
 def wrn_40_2(input_shape, num_classes, augment=True):
-    """Builds the Wide ResNet of depth 40 and width 2, for images like CIFAR's.
+    """Builds the Wide ResNet of depth 40 and width 2 for small images.
 
-    With `augment`, it flips and crops images as `RandomFlipAndCrop` does.
+    With `augment`, it begins with `RandomFlipAndCrop`.
 
     References:
         - [Zagoruyko and Komodakis, 2016](https://arxiv.org/abs/1605.07146)
@@ -27,10 +27,10 @@ def wrn_40_2(input_shape, num_classes, augment=True):
 
 
 def resnet_34(input_shape, num_classes, augment=True):
-    """Builds the ResNet of 34 layers, in its form for images like CIFAR's.
+    """Builds the ResNet of 34 layers for small images.
 
-    It starts with one 3x3 convolution, where the form for ImageNet shrinks the images
-    to a quarter. With `augment`, it flips and crops as `RandomFlipAndCrop` does.
+    It begins with a 3x3 convolution instead of the layers that reduce the size of
+    ImageNet's images to a quarter. With `augment`, it begins with `RandomFlipAndCrop`.
 
     References:
         - [He et al., 2015](https://arxiv.org/abs/1512.03385)
@@ -46,15 +46,15 @@ def resnet_34(input_shape, num_classes, augment=True):
 
 @keras.saving.register_keras_serializable(package="image_models")
 class RandomFlipAndCrop(layers.Layer):
-    """Flips images left to right and moves them by a few pixels, while training.
+    """Flips images left to right and shifts them by a few pixels during training.
 
-    Each image is on its own flipped or not, then padded with zeros on each side and
-    cropped to its old size at a random place, as in the papers on CIFAR;
-    `keras.layers.RandomCrop` crops all images of a batch at one place. Zero is black
-    for pixels in [0, 1] and the mean for standardized ones.
+    As in the papers on CIFAR, each image is flipped with probability 1/2, padded with
+    zeros on each side, and cropped to its old size at a random place.
+    `keras.layers.RandomCrop` would crop all images of a batch at the same place. Zero
+    is black for pixels in [0, 1] and the mean for standardized pixels.
 
     Args:
-        padding: Pixels added on each side, the most by which an image is moved.
+        padding: Number of pixels on each side, which is the largest shift.
         seed: Integer, or `None` for a random seed.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
     """
@@ -92,13 +92,13 @@ class RandomFlipAndCrop(layers.Layer):
 
 
 def _images(input_shape, augment):
-    """Returns the inputs of a model, and what its first layer takes."""
+    """Returns the inputs of a model, and the tensor for its first layer."""
     inputs = keras.Input(input_shape)
     return inputs, (RandomFlipAndCrop()(inputs) if augment else inputs)
 
 
 def _preactivation_block(x, filters, strides):
-    """Adds a block of a Wide ResNet: its activations come before its convolutions."""
+    """Adds a block of a Wide ResNet, with activations before its convolutions."""
     activated = _norm_relu(x)
     if strides != 1 or x.shape[-1] != filters:
         x = _conv(activated, filters, size=1, strides=strides)
@@ -107,7 +107,7 @@ def _preactivation_block(x, filters, strides):
 
 
 def _residual_block(x, filters, strides):
-    """Adds a block of a ResNet: its activations come after its convolutions."""
+    """Adds a block of a ResNet, with activations after its convolutions."""
     added = _norm_relu(_conv(x, filters, strides=strides))
     if strides != 1 or x.shape[-1] != filters:
         x = _norm(_conv(x, filters, size=1, strides=strides))
@@ -117,8 +117,8 @@ def _residual_block(x, filters, strides):
 def _conv(x, filters, size=3, strides=1):
     padding = "same"
     if size != 1 and strides != 1:
-        # With "same", zeros would come after the image only, and what a block adds to
-        # its shortcut would lie one pixel beside it.
+        # With "same", zeros would be added only after the image, and the block and its
+        # shortcut would be shifted by one pixel.
         x = layers.ZeroPadding2D(size // 2)(x)
         padding = "valid"
     return layers.Conv2D(
@@ -138,5 +138,5 @@ def _norm_relu(x):
 
 
 def _norm(x):
-    # The values of the papers, which are PyTorch's: its momentum of 0.1 is this one.
+    # The values of the papers. PyTorch's momentum of 0.1 is 0.9 in Keras.
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)

@@ -1,10 +1,9 @@
-"""Trains with clipping as a part of the model: the `LogitClip` layer.
+"""Trains a model with a `LogitClip` layer.
 
     python examples/layer.py
 
-The loss is an ordinary cross-entropy; the model itself returns clipped logits,
-keeps doing so when saved and loaded, and predicts the classes that it would
-predict without clipping.
+The loss is ordinary cross-entropy. The model returns clipped logits, also after it is
+saved and loaded, and predicts the same classes as without clipping.
 """
 
 import argparse
@@ -48,12 +47,13 @@ def save_and_load(model):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
-        # No `custom_objects`: importing `keras_logitclip` registered the layer.
+        # `custom_objects` are not needed, because the import of `keras_logitclip`
+        # registers the layer.
         return keras.saving.load_model(path)
 
 
 def compare(model, digits):
-    """Prints what clipping does to the predictions, and what it leaves alone."""
+    """Prints how clipping changes the logits but not the predicted classes."""
     without_clipping = keras.Model(model.inputs, model.layers[-2].output)
     clipped = model.predict(digits.x_test, verbose=0)
     logits = without_clipping.predict(digits.x_test, verbose=0)

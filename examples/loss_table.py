@@ -1,4 +1,4 @@
-"""Prints the table of the robust losses, with their bounds, for docs/losses.md.
+"""Prints the table of the robust losses and their bounds of docs/losses.md.
 
 python examples/loss_table.py --tau 1 --classes 10
 """
@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from keras_logitclip import bounds
 from keras_logitclip import losses
 
-# Logits of this norm are as good as any: what is unbounded grows beyond `ENOUGH`.
+# With logits of the norm `LONG`, an unbounded loss exceeds `ENOUGH`.
 LONG, ENOUGH = 1e6, 1e4
 
 
@@ -41,7 +41,7 @@ def class_names(loss):
     return " + ".join(f"`{cls.__name__}`" for cls in classes_of(loss))
 
 
-def treats_other_classes_alike(loss):
+def is_symmetric(loss):
     return all(cls.is_symmetric for cls in classes_of(loss))
 
 
@@ -61,7 +61,7 @@ def make_row(name, tau, classes):
         f"`{preset.formula}`",
         format_values(preset.cifar10),
         format_values(preset.cifar100),
-        "yes" if treats_other_classes_alike(preset.loss) else "",
+        "yes" if is_symmetric(preset.loss) else "",
         format_bound(plain),
         format_bound(clipped),
     )

@@ -1,4 +1,4 @@
-"""Handwritten digits with wrong labels: what the examples share, not a script."""
+"""Handwritten digits with wrong labels, a module that the examples share."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ NUM_CLASSES = 10
 
 
 class Digits(NamedTuple):
-    """Images of 8x8 pixels as rows of 64 numbers in [0, 1], with clean labels."""
+    """Holds images of 8x8 pixels as rows of 64 numbers in [0, 1], with clean labels."""
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -27,10 +27,10 @@ class Digits(NamedTuple):
 
 
 def load() -> Digits:
-    """Loads the digits of scikit-learn: 1,437 to train on and 360 to test."""
+    """Loads the digits of scikit-learn, 1,437 for training and 360 for testing."""
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype("float32")
-    # One fixed split, so that seeds differ in noise and training alone.
+    # The split is fixed, so that seeds change only noise and training.
     x_train, x_test, y_train, y_test = train_test_split(
         x, y, test_size=0.2, stratify=y, random_state=0
     )
@@ -38,9 +38,9 @@ def load() -> Digits:
 
 
 def flip_symmetric(labels, rate, rng, num_classes=NUM_CLASSES):
-    """Flips each label with probability `rate` to a uniform other class."""
+    """Flips each label with probability `rate` to a random other class."""
     flipped = rng.random(len(labels)) < rate
-    # A shift of 1 to num_classes - 1 never leads back to the true class.
+    # A shift of 1 to num_classes - 1 never gives the true class.
     shift = rng.integers(1, num_classes, size=len(labels))
     return np.where(flipped, (labels + shift) % num_classes, labels)
 
@@ -59,10 +59,10 @@ def build_model(*output_layers, width=512):
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches in a new random order at each epoch, the same on every backend.
+    """Yields batches in a new random order at each epoch, the same on every backend.
 
-    Not left to `fit`: under TensorFlow, Keras 3.15 repeats one order at all
-    epochs once a random seed is set.
+    `fit` cannot do this: under TensorFlow with a random seed, Keras 3.15 repeats the
+    same order at all epochs.
     """
 
     def __init__(self, x, y, seed, batch_size=64):
@@ -70,7 +70,7 @@ class Batches(keras.utils.PyDataset):
         self.x = x
         self.y = y
         self.batch_size = batch_size
-        # Not `seed` alone: the noise is drawn from that stream.
+        # Not only `seed`, which is the seed of the noise.
         self.rng = np.random.default_rng((seed, 1))
         self.on_epoch_end()
 
@@ -88,8 +88,8 @@ class Batches(keras.utils.PyDataset):
 class Memorization(keras.callbacks.Callback):
     """Records test accuracy and memorized wrong labels after each epoch.
 
-    `memorized` is the share of the wrongly labelled training samples for which
-    the model predicts the wrong label, NaN where all labels are right.
+    `memorized` is the share of the wrong training labels that the model predicts, NaN
+    if all labels are correct.
     """
 
     def __init__(self, digits: Digits, noisy_labels):
@@ -102,7 +102,7 @@ class Memorization(keras.callbacks.Callback):
         self.memorized = []
 
     def on_epoch_end(self, epoch, logs=None):
-        # One batch for all: `predict` would cost more than the epoch itself.
+        # In one batch, because `predict` would take longer than the epoch.
         predicted = np.argmax(self.model.predict_on_batch(self.inputs), axis=-1)
         on_test, on_wrong = np.split(predicted, [len(self.y_test)])
         self.test_accuracy.append(np.mean(on_test == self.y_test))

@@ -1,23 +1,23 @@
-"""Trains on a folder of images: features of a pretrained network, then a small head.
+"""Trains a small head on features that a pretrained network computes of images.
 
     python examples/pretrained_features.py TRAIN --test TEST
 
-`TRAIN` has a folder of images for each class, named like it, and so has `TEST`. A
-network of `keras.applications` turns each image into a vector, once; Keras downloads
-its weights of ImageNet. The vectors are written to `features.npz`, and heads are
-trained on them with and without LogitClip, for which a CPU is enough. Without `--test`,
-a fifth of each class is split off to test on.
+`TRAIN` and `TEST` have a folder of images for each class, with the name of the class. A
+network of `keras.applications` with weights of ImageNet, which Keras downloads,
+computes a feature vector of each image once. The vectors are written to `features.npz`.
+Heads are trained on them with and without LogitClip, for which a CPU is enough. Without
+`--test`, a fifth of each class is the test set.
 
-Where labels are wrong, more is to be compared: losses, values of tau, noise that is
-made on purpose. The file is data for a study (docs/studies.md):
+A study (docs/studies.md) can compare more losses, values of tau and kinds of noise on
+this file:
 
     [data]
     name = "features.npz"
     standardize = true
 
-Images are read with Pillow, so that this runs on every backend:
-`keras.utils.image_dataset_from_directory`, which reads the same folders, needs
-TensorFlow or Grain. They are enlarged or shrunk to squares.
+Images are read with Pillow and resized to squares.
+`keras.utils.image_dataset_from_directory` reads the same folders, but needs TensorFlow
+or Grain.
 """
 
 import argparse
@@ -38,10 +38,10 @@ except ModuleNotFoundError as error:
         'Install it with: pip install "keras-logitclip[demo]"'
     ) from error
 
-# Those that take pixels from 0 to 255; others want them preprocessed.
+# Networks that take pixels from 0 to 255. Others need preprocessed ones.
 NETWORKS = ("EfficientNetV2B0", "EfficientNetV2S", "MobileNetV3Small", "ConvNeXtTiny")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-# Whatever a file is called. Pillow starts other programs for some formats, such as EPS.
+# The allowed contents of files. For other formats such as EPS, Pillow starts programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG")
 BATCH_SIZE = 32
 
@@ -51,8 +51,8 @@ def parse_arguments():
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("train", type=Path, help="folder with one for each class")
-    parser.add_argument("--test", type=Path, help="another one, to test on")
+    parser.add_argument("train", type=Path, help="folder with a folder for each class")
+    parser.add_argument("--test", type=Path, help="folder of the test set")
     parser.add_argument("--network", choices=NETWORKS, default=NETWORKS[0])
     parser.add_argument(
         "--weights", default="imagenet", help='"imagenet", "none" or a file'
@@ -78,7 +78,7 @@ def class_names_in(folder):
 
 
 def find_images(folder, class_names):
-    """Returns the paths of all images, and for each the position of its class."""
+    """Returns the paths of all images and their class ids."""
     unknown = sorted({*class_names_in(folder)} - {*class_names})
     if unknown:
         raise SystemExit(
@@ -97,16 +97,16 @@ def find_images(folder, class_names):
 
 
 def read_image(path, size):
-    """Returns an image of that size as numbers from 0 to 255."""
+    """Returns an image of this size as numbers from 0 to 255."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             return np.asarray(image.convert("RGB").resize((size, size)), "float32")
-    except Exception as error:  # Pillow raises many kinds for damaged files.
+    except Exception as error:  # A damaged file can cause any error.
         raise SystemExit(f"Cannot read the image {str(path)!r}: {error}") from error
 
 
 def build_network(arguments):
-    """Returns a network without its last layer: the means of its feature maps."""
+    """Returns a network without its last layer, which returns means of feature maps."""
     build = getattr(keras.applications, arguments.network)
     return build(
         include_top=False,
@@ -117,9 +117,9 @@ def build_network(arguments):
 
 
 def compute_features(network, paths):
-    """Returns the vector that the network makes of each image."""
+    """Returns the feature vectors of images."""
     size = network.input_shape[1]
-    # Of nearly equal sizes, because backends compile anew for each size.
+    # Batches of nearly equal sizes, because backends compile anew for each size.
     batches = np.array_split(paths, -(-len(paths) // BATCH_SIZE))
     features = []
     for number, batch in enumerate(batches, start=1):
@@ -131,7 +131,7 @@ def compute_features(network, paths):
 
 
 def make_features(arguments):
-    """Returns the arrays of the file, by their names."""
+    """Returns the arrays for the file, by their names."""
     class_names = class_names_in(arguments.train)
     folders = {"train": arguments.train, "test": arguments.test}
     found = {
@@ -148,7 +148,7 @@ def make_features(arguments):
 
 
 def split(arrays):
-    """Returns features to train and to test on, then their labels."""
+    """Returns training features, test features, training labels and test labels."""
     names = ("x_train", "x_test", "y_train", "y_test")
     if "x_test" in arrays:
         return [arrays[name] for name in names]
@@ -157,7 +157,7 @@ def split(arrays):
 
 
 def standardize(x_train, x_test):
-    """Gives each feature of the former a mean of 0 and a deviation of 1."""
+    """Standardizes all features by the mean and deviation of the training features."""
     mean, deviation = x_train.mean(axis=0), x_train.std(axis=0)
     deviation[deviation == 0] = 1
     return (x_train - mean) / deviation, (x_test - mean) / deviation

@@ -1,16 +1,16 @@
-"""Trains on wrong labels with and without LogitClip, and shows the difference.
+"""Trains on wrong labels with and without LogitClip, and compares the results.
 
     python examples/quickstart.py
 
-Small networks learn handwritten digits of which 30% carry the label of the next digit,
-with plain cross-entropy and with `LogitClipLoss` around it, three seeds each: about
-a minute on two CPU cores. Prints a table and writes the curves to
+Small networks learn handwritten digits, of which 30% have the label of the next digit,
+with cross-entropy and with `LogitClipLoss` around it. With three seeds each, that takes
+about a minute on two CPU cores. The example prints a table and writes the curves to
 `quickstart.png`.
 
-Both losses get the recipe of the LogitClip paper, cut to 60 epochs and batches of
-64: SGD with momentum and weight decay, the learning rate divided by 10 after 40%
-and 70% of the epochs. Each begins with a learning rate that suits it, chosen of eight
-by held-out noisy labels (`docs/studies.md`):
+Both losses use the recipe of the LogitClip paper with 60 epochs and batches of 64: SGD
+with momentum and weight decay, and a learning rate that is divided by 10 after 40% and
+70% of the epochs. The first learning rate of each loss is the best of eight by held-out
+noisy labels (`docs/studies.md`):
 
     python -m keras_logitclip study run docs/results/demo.toml
 """
@@ -53,7 +53,7 @@ LAST_EPOCHS = 10
 
 
 class Curves(NamedTuple):
-    """Percentages of shape (seeds, epochs)."""
+    """Holds percentages of shape (seeds, epochs)."""
 
     test_accuracy: np.ndarray
     memorized: np.ndarray
@@ -78,13 +78,13 @@ def parse_arguments():
         nargs=2,
         default=[0.3, 0.03],
         metavar=("PLAIN", "CLIPPED"),
-        help="learning rates to begin with; for symmetric noise, 0.01 and 0.03",
+        help="first learning rates; for symmetric noise, use 0.01 and 0.03",
     )
     parser.add_argument(
         "--noise",
         choices=["pair_flip", "symmetric"],
         default="pair_flip",
-        help="wrong labels are those of the next digit, or of any other",
+        help="whether wrong labels are the next digit, or any other",
     )
     parser.add_argument("--noise-rate", type=float, default=0.3)
     parser.add_argument("--weight-decay", type=float, default=5e-3)
@@ -121,8 +121,8 @@ def make_optimizer(rate, steps_per_epoch, epochs, weight_decay):
         boundaries=[int(share * epochs) * steps_per_epoch for share in (0.4, 0.7)],
         values=[rate, rate / 10, rate / 100],
     )
-    # The weight decay of 5e-4 of papers and PyTorch passes through the momentum,
-    # which multiplies it by 1 / (1 - 0.9). That of Keras does not: 5e-3 is the same.
+    # In papers and PyTorch, the momentum multiplies the weight decay of 5e-4 by 1 / (1
+    # - 0.9). In Keras it does not, so 5e-3 is the same.
     return keras.optimizers.SGD(
         learning_rate, momentum=0.9, weight_decay=weight_decay or None
     )
@@ -167,7 +167,7 @@ def train_all(digits, losses, arguments, console):
         task = progress.add_task("", total=total)
         on_epoch = functools.partial(progress.advance, task)
         for seed in range(arguments.seeds):
-            # Both losses see the same wrong labels.
+            # Both losses get the same wrong labels.
             noisy_labels = flip_labels(digits.y_train, arguments, seed)
             for name, pair in losses.items():
                 progress.update(task, description=f"{name}, seed {seed}")
@@ -230,7 +230,7 @@ def draw_curve(axis, name, values):
 
 
 def describe(results):
-    """Says in words what the numbers of this run show."""
+    """Returns sentences about the results."""
     plain, clipped = results.values()
     sentences = []
     if not np.isnan(plain.memorized).any():

@@ -2,10 +2,10 @@
 
     python examples/switch_backends.py
 
-A model with a `LogitClip` layer, compiled with a `LogitClipLoss`, is saved to
-one `.keras` file. Each of the other installed backends loads it, predicts, and
-trains on with the loss that came along. Exits with an error if predictions
-differ between backends.
+A model with a `LogitClip` layer, compiled with a `LogitClipLoss`, is saved to a
+`.keras` file. Each of the other installed backends loads it, predicts, and continues
+the training with the saved loss. The script exits with an error if predictions differ
+between backends.
 """
 
 import argparse
@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 def main():
     arguments = parse_arguments()
     if arguments.worker:
-        # Keras has one backend per process, so each gets its own.
+        # Keras has one backend per process, so each backend has its own process.
         run_worker(arguments.worker, arguments.epochs)
     else:
         compare_backends(arguments.backends, arguments.epochs)
@@ -121,12 +121,12 @@ def build():
 def load(path):
     import keras
 
-    # Registers the layer and the loss, so that no `custom_objects` are needed.
+    # Registers the layer and the loss, so that `custom_objects` are not needed.
     import keras_logitclip  # noqa: F401
 
     model = keras.saving.load_model(path)
-    # The loss that came with the file, but a new optimizer: under torch, Keras 3.15
-    # saves a class of its own for it, which cannot train under other backends.
+    # With the saved loss but a new optimizer, because under torch Keras 3.15 saves an
+    # optimizer class that cannot train under other backends.
     model.compile(make_optimizer(), model.loss)
     return model
 

@@ -1,10 +1,9 @@
-"""A head on features, with and without LogitClip: what examples share, not a script.
+"""Heads on features with and without LogitClip, a module that the examples share.
 
-Each loss is trained at several learning rates, and keeps the one whose model predicts
-labels best that were held out. These are as noisy as the others: labels that are wrong
-at random lower the accuracies of all models alike, so clean ones are not needed.
-`keras_logitclip.tuning.search_tau` with `learning_rates=...` does the same, and
-searches `tau`, too.
+Each loss is trained with several learning rates. The best one has the highest accuracy
+on held-out noisy labels. Clean labels are not needed, because random wrong labels lower
+the accuracies of all models alike. `keras_logitclip.tuning.search_tau` with
+`learning_rates=...` does the same, and searches `tau`, too.
 """
 
 from collections import Counter
@@ -21,7 +20,7 @@ CROSS_ENTROPY = "sparse_categorical_crossentropy"
 
 
 class Head(NamedTuple):
-    """A trained model, its learning rate, and its accuracy on held-out labels."""
+    """Holds a trained model, its learning rate, and its accuracy on held-out labels."""
 
     model: keras.Model
     learning_rate: float
@@ -37,27 +36,27 @@ def add_options(parser, tau, epochs, learning_rates):
         nargs="+",
         default=learning_rates,
         metavar="RATE",
-        help="to choose from; add some where the best is the first or the last",
+        help="candidates; add others if the best is the first or the last",
     )
     parser.add_argument("--seed", type=int, default=0)
 
 
 def split_off_fifth(names, *arrays):
-    """Splits a fifth of each class off, as `train_test_split` returns the parts.
+    """Splits off a fifth of each class, and returns the parts as `train_test_split`.
 
-    `names` are those of the samples' classes.
+    `names` are the class names of the samples.
     """
     few = [str(name) for name, count in Counter(names).items() if count < 5]
     if few:
         raise SystemExit(
-            "Expected five samples of each class, to split off a fifth to test on. "
-            f"Received: fewer of {few[:10]}"
+            "Expected at least five samples of each class, to split off a fifth as "
+            f"test set. Received: fewer of {few[:10]}"
         )
     return train_test_split(*arrays, test_size=0.2, stratify=names, random_state=0)
 
 
 def train(x, labels, num_classes, arguments):
-    """Returns the best head for each loss, by the names of the losses."""
+    """Returns the best head of each loss, by the name of the loss."""
     rows = train_test_split(
         np.arange(len(x)), test_size=0.1, random_state=arguments.seed
     )
@@ -73,7 +72,7 @@ def train(x, labels, num_classes, arguments):
         heads = []
         for rate in arguments.learning_rates:
             model = train_head(loss, rate, *training, num_classes, arguments)
-            heads.append(Head(model, rate, percentage_right(model, *held_out)))
+            heads.append(Head(model, rate, percentage_predicted(model, *held_out)))
             print(
                 f"{name}, learning rate {rate:g}: predicts "
                 f"{heads[-1].held_out:.1f}% of the held-out labels",
@@ -100,20 +99,20 @@ def train_head(loss, learning_rate, x, labels, num_classes, arguments):
     return model
 
 
-def percentage_right(model, x, labels):
+def percentage_predicted(model, x, labels):
     predicted = model.predict(x, batch_size=1024, verbose=0).argmax(axis=-1)
     return 100 * np.mean(predicted == labels)
 
 
 def make_table(heads, measured):
-    """Returns a table in Markdown: how many labels, in percent, each head predicts.
+    """Returns a Markdown table of the percentages of labels that each head predicts.
 
-    `measured` has pairs of inputs and labels, by the headings of their columns.
+    `measured` has pairs of inputs and labels by the headings of columns.
     """
     lines = [["loss, in %", "learning rate", "held-out labels", *measured]]
     lines.append(len(lines[0]) * ["---"])
     for name, head in heads.items():
-        right = [percentage_right(head.model, *pair) for pair in measured.values()]
+        right = [percentage_predicted(head.model, *pair) for pair in measured.values()]
         shares = [f"{share:.1f}" for share in (head.held_out, *right)]
         lines.append([name, f"{head.learning_rate:g}", *shares])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

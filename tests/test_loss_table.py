@@ -22,9 +22,7 @@ def test_symmetric_losses_are_those_of_constant_sum():
     for name in losses.PRESETS:
         sums = sum(values[name] for values in per_label)
         constant = np.ptp(sums) <= 1e-5 * np.abs(sums).max()
-        assert constant == loss_table.treats_other_classes_alike(
-            losses.PRESETS[name].loss
-        ), name
+        assert constant == loss_table.is_symmetric(losses.PRESETS[name].loss), name
 
 
 def presets_with(label):

@@ -1,4 +1,4 @@
-"""The examples and the README's code."""
+"""The examples."""
 
 import pickle
 import re
@@ -31,7 +31,7 @@ LOOP = Example(
 
 
 def run_as_a_user(name, options, folder):
-    """Runs an example in a process of its own, where most of the time is imports."""
+    """Runs an example in its own process, which spends most of its time on imports."""
     command = [sys.executable, ROOT / "examples" / name, *options]
     return run_well(command, cwd=folder, env=environment(COLUMNS="300"))
 
@@ -86,14 +86,3 @@ def test_quickstart_refuses_bad_arguments(name, value, run_here, capsys):
     message = f"{refused.value} {capsys.readouterr().err}"
     assert name in message
     assert re.search("must be|expected", message)
-
-
-def test_readme_code_runs():
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(blocks) >= 3
-    names = {}
-    for block in blocks:
-        exec(block, names)
-    inputs, labels = np.zeros((4, 64)), np.arange(4)
-    assert names["model"].fit(inputs, labels, verbose=0).history["loss"][0] > 0

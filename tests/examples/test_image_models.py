@@ -73,7 +73,7 @@ def numbered_images(count):
 
 
 def flips_and_crops(image, padding):
-    """All images that this one can become."""
+    """Returns all images that the augmentation can make of one."""
     height, width, _ = image.shape
     sides = (padding, padding)
     return np.stack(
@@ -91,7 +91,7 @@ def augment(layer, x):
 
 
 def which(outputs, candidates):
-    """The position of each output among the candidates; it has to be there."""
+    """Returns the position of each output among the candidates."""
     found = (outputs[:, None] == candidates).all((2, 3, 4))
     assert found.any(1).all()
     return found.argmax(1)

@@ -36,7 +36,7 @@ ATOL = 2e-2 if BACKEND == "openvino" else 1e-5
 
 @pytest.fixture(autouse=True)
 def no_statistics(monkeypatch):
-    """OpenVINO's converter would fork this process to send statistics over the net."""
+    """Prevents OpenVINO's converter from forking this process to send statistics."""
     monkeypatch.setenv("CI", "true")
 
 
@@ -211,7 +211,7 @@ EXPORTS = {
 
 REQUIRES_TORCH = (ValueError, "Torch export requires PyTorch backend")
 REQUIRES_LITERT = (ValueError, "LiteRT export requires TensorFlow or PyTorch backend")
-# What no model can be exported to, as of Keras 3.15.1: the error and its message.
+# Formats to which no model can be exported as of Keras 3.15.1, with the errors.
 MISSING = {
     "tensorflow": {"torch": REQUIRES_TORCH},
     "jax": {
@@ -282,9 +282,10 @@ def clipping_for(name):
 
 @functools.cache
 def model_with_every_clipping(*names):
-    """One model, because an export takes seconds: the logits, and them clipped.
+    """Returns one model with two outputs, logits and clipped logits, and predictions.
 
-    Returns it with what it predicts for batches of two sizes.
+    One model, because an export takes seconds. The predictions are for batches of two
+    sizes.
     """
     clipping = {name: CLIPPING[name] for name in names}
     model = build_model()
