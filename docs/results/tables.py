@@ -1,6 +1,7 @@
-"""Writes the tables of docs/choosing_tau.md, from the trainings of the studies here.
+"""Writes the tables of docs/choosing_tau.md, and those of the other pages of `PAGES`.
 
-    python docs/results/tables.py
+    python docs/results/tables.py          # writes them
+    python docs/results/tables.py --check  # fails where they differ
 
 A case is a data set with an optimizer and a kind of noise. In each, every method takes
 the learning rate with the best accuracy on held-out noisy labels, of as many as the
@@ -8,9 +9,12 @@ others. Figures are test accuracies on clean labels in percent, means of the las
 of the epochs and over the seeds. The loss is cross-entropy.
 """
 
+import sys
 import tomllib
 from pathlib import Path
 
+import cleaning_tables
+import loss_tables
 import numpy as np
 import pandas as pd
 
@@ -30,6 +34,10 @@ STUDIES = {
 STUDY = ["classes", "data", "optimizer"]
 CASE = [*STUDY, "noise"]
 METHOD = [*CASE, "method", "value"]
+ACCURACIES = [
+    *("accuracy", "noisy_accuracy"),
+    *("stopped_accuracy", "stopped_noisy_accuracy"),
+]
 TAUS = [0.5, 1.0, 1.5, 2.0, 3.0, 5.0]
 TAU = 1.5
 
@@ -47,12 +55,12 @@ def load() -> pd.DataFrame:
     return cells.assign(
         classes=cells.data.map(lambda name: STUDIES[name][0]),
         value=cells.value.fillna(0.0),
-        **100 * cells[["accuracy", "noisy_accuracy"]],
+        **100 * cells[ACCURACIES],
     )
 
 
 def load_study(path):
-    settings = tomllib.loads(path.parent.with_suffix(".toml").read_text())
+    settings = tomllib.loads(Path(f"{path.parent}.toml").read_text())
     rates = settings["optimizer"]["learning_rates"]
     cells = pd.read_csv(path)
     cells = cells[cells.learning_rate.isin(rates) & (cells.loss == "CE")]
@@ -70,8 +78,7 @@ def at_best_rate(cells: pd.DataFrame, by: str = "noisy_accuracy") -> pd.DataFram
     Of equal ones, it is the smallest rate.
     """
     rows = cells.groupby([*METHOD, "learning_rate"], as_index=False).agg(
-        accuracy=("accuracy", "mean"),
-        noisy_accuracy=("noisy_accuracy", "mean"),
+        **{name: (name, "mean") for name in ACCURACIES},
         seeds=("seed", "size"),
     )
     # Rounded, lest the last digit decides.
@@ -93,24 +100,30 @@ def of_taus(rows, column):
     return table.reindex(columns=TAUS).dropna()
 
 
-def below_best(cells):
+def below_best(cells, by="noisy_accuracy"):
     """Returns by how much each tau, and plain, are below the best tau of a case."""
-    rows = at_best_rate(cells)
+    rows = at_best_rate(cells, by)
     table = of_taus(rows, "accuracy")
     table["plain"] = of(rows, "plain").accuracy
     return table.rsub(table[TAUS].max(axis=1), axis=0)
 
 
 def default(cells):
-    """Points below the best tau, over all cases."""
-    below = below_best(cells)
-    return pd.DataFrame(
-        {
-            "mean": below.mean().map("{:.1f}".format),
-            "worst": below.max().map("{:.1f}".format),
-            "within 1 point": (below <= 1).mean().map("{:.0%}".format),
-        }
-    ).rename_axis("tau")
+    """Points below the best tau, over all cases, with rates by noisy and clean labels.
+
+    The last row is a rule that knows the best tau of each data set and optimizer.
+    """
+    columns = {}
+    for by, name in (("noisy_accuracy", "noisy"), ("accuracy", "clean")):
+        below = below_best(cells, by)
+        means = below[TAUS].groupby(STUDY).transform("mean")
+        known = [below.at[case, tau] for case, tau in means.idxmin(axis=1).items()]
+        below["the best of each study"] = known
+        columns[f"{name}: mean"] = below.mean().map("{:.1f}".format)
+        columns[f"{name}: worst"] = below.max().map("{:.1f}".format)
+        share = (below <= 1).mean()
+        columns[f"{name}: within 1 point"] = share.map("{:.0%}".format)
+    return pd.DataFrame(columns).rename_axis("tau")
 
 
 def default_by_study(cells):
@@ -134,6 +147,29 @@ def default_of_others(cells):
             "plain": f"{here.plain.mean():.1f}",
         }
     return pd.DataFrame(found).T.rename_axis("data")
+
+
+def gains(cells):
+    """How often, and by how much, each is above plain cross-entropy at its own rate."""
+    rows, there = at_best_rate(cells), at_rate_of_plain(cells)
+    plain = of(rows, "plain").accuracy
+    methods = {
+        "clipped, own rate": of(rows, "tau", TAU),
+        "clipped, rate of plain": of(there, "tau", TAU),
+        "normalized, own rate": of(rows, "normalized_tau", TAU),
+        "normalized, rate of plain": of(there, "normalized_tau", TAU),
+    }
+    found = {
+        (optimizer, name): {
+            "cases": len(gain),
+            "above": (gain > 0).sum(),
+            "below": (gain < 0).sum(),
+            "mean gain": f"{gain.mean():+.1f}",
+        }
+        for name, method in methods.items()
+        for optimizer, gain in (method.accuracy - plain).dropna().groupby("optimizer")
+    }
+    return pd.DataFrame(found).T.rename_axis(["optimizer", "method"]).sort_index()
 
 
 def learning_rates(cells):
@@ -162,8 +198,20 @@ def same_learning_rate(cells):
     for method, name in (("tau", "clipped"), ("normalized_tau", "normalized")):
         columns[f"{name}, rate of plain"] = of(there, method, TAU).accuracy
         columns[f"{name}, own rate"] = of(rows, method, TAU).accuracy
-    means = pd.DataFrame(columns).dropna().groupby(STUDY).mean()
-    return means.map("{:.1f}".format)
+    means = pd.DataFrame(columns).groupby(STUDY).mean()
+    return means.map("{:.1f}".format).replace("nan", "")
+
+
+def early_stopping(cells):
+    """The last epochs, and the one of the best noisy accuracy, each at its own rate."""
+    last, stopped = at_best_rate(cells), at_best_rate(cells, "stopped_noisy_accuracy")
+    columns = {}
+    for name, method in {"plain": ("plain", 0.0), "clipped": ("tau", TAU)}.items():
+        columns[f"{name}, last epochs"] = of(last, *method).accuracy
+        columns[f"{name}, stopped early"] = of(stopped, *method).stopped_accuracy
+    table = pd.DataFrame(columns).dropna()
+    noisy = table[table.index.get_level_values("noise") != "clean"]
+    return noisy.groupby(STUDY).mean().map("{:.1f}".format)
 
 
 def cost_of_noisy_validation(cells):
@@ -218,22 +266,50 @@ TABLES = (
     default_of_others,
     learning_rates,
     same_learning_rate,
+    gains,
+    early_stopping,
     cost_of_noisy_validation,
     all_cases,
 )
 
 
-def main():
-    cells = load()
-    page = FOLDER.parent / "choosing_tau.md"
-    text = page.read_text(encoding="utf-8")
-    for table in TABLES:
+# Of each page in docs: its tables, and what they are made of.
+PAGES = {
+    "choosing_tau.md": (TABLES, load),
+    "choosing_loss.md": (loss_tables.TABLES, loss_tables.load),
+    "cleaning.md": ([cleaning_tables.label_errors], cleaning_tables.load),
+    "probabilities.md": ([cleaning_tables.calibration_errors], cleaning_tables.load),
+}
+
+
+def with_tables(text, tables, cells):
+    """Returns the text of a page with its tables written anew."""
+    for table in tables:
         start, end = f"<!-- {table.__name__} -->", "<!-- end -->"
         before, after = text.split(start)
         _, after = after.split(end, 1)
         text = f"{before}{start}\n\n{markdown(table(cells))}\n\n{end}{after}"
-    page.write_text(text, encoding="utf-8")
+    return text
+
+
+def before_and_after(name):
+    """Returns the text of a page, and the same with its tables written anew."""
+    tables, load_rows = PAGES[name]
+    text = (FOLDER.parent / name).read_text(encoding="utf-8")
+    return text, with_tables(text, tables, load_rows())
+
+
+def main(check):
+    stale = []
+    for name in PAGES:
+        before, after = before_and_after(name)
+        if after != before:
+            stale.append(name)
+        if not check:
+            (FOLDER.parent / name).write_text(after, encoding="utf-8")
+    if check and stale:
+        sys.exit(f"Tables that are not those of the trainings: {stale}")
 
 
 if __name__ == "__main__":
-    main()
+    main(check=sys.argv[1:] == ["--check"])
