@@ -1,15 +1,15 @@
-"""Compares the cross-entropy of clipped logits with that of the raw ones.
+"""Compares the cross-entropy of clipped logits with that of raw logits.
 
     KERAS_BACKEND=torch python -m benchmarks.clipped_cross_entropy
 
 The candidates are losses that return a mean:
 
-- `keras`: Keras's cross-entropy of the raw logits, to which the others are compared
-- `native`: the same loss as the backend's own library offers it
+- `keras`: Keras's cross-entropy of the raw logits, the reference
+- `native`: the same loss from the library of the backend
 - `loss`: `LogitClipLoss` around it
 - `normalized`: the same with `normalize_gradient=True`
 - `clip`: `ops.logit_clip`, then Keras's cross-entropy
-- `formula`: the definition of clipping in `keras.ops`, then Keras's cross-entropy
+- `formula`: the formula of clipping in `keras.ops`, then Keras's cross-entropy
 """
 
 from benchmarks import harness
@@ -28,7 +28,7 @@ CANDIDATES = ("keras", "native", "loss", "normalized", "clip", "formula")
 
 
 def make_candidate(name):
-    # Not at the top of the file: `--report` works without a backend.
+    # Not imported at the top, because `--report` works without a backend.
     import keras
     from keras import ops
 

@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=torch python -m benchmarks.fit_step --cores 1
 
-The model is small (64-128-10, in batches of 128), so that nothing hides what a loss
-costs. One `fit` after the other trains an epoch of 100 steps, in a random order; the
-median time of all epochs is compared.
+The model is small (64-128-10, in batches of 128), so the cost of the loss is visible.
+`fit` trains epochs of 100 steps with both losses in random order. The median times are
+compared.
 """
 
 import argparse
@@ -22,7 +22,7 @@ ROUNDS = 60
 
 
 def make_steps():
-    """Returns the `Step` of each loss: an epoch of a model of its own."""
+    """Returns the `Step` of each loss, which is an epoch of its own model."""
     import keras
 
     from keras_logitclip import LogitClipLoss

@@ -1,13 +1,13 @@
 """Compares functions of logits on the current backend, forward and backward.
 
-A script names its candidates in a `Benchmark` and calls `main`. Of each shape,
-dtype and mode (eager or compiled), the harness measures
+A script names its candidates in a `Benchmark` and calls `main`. For each shape, dtype
+and mode (eager or compiled), the harness measures
 
 - the time of the values and of their gradient with respect to the logits. The
-  candidates take turns, so that whatever else the machine does meets all of them;
-- the memory in use at the peak beyond the logits, the labels and the gradient, in
-  multiples of the logits: as JAX's compiler states it, and elsewhere by how far the
-  memory of a process of its own grows.
+  candidates take turns, so that other load of the machine affects all of them;
+- the peak memory beyond logits, labels and gradient, in multiples of the logits. JAX's
+  compiler reports it. On other backends, it is the growth of the memory of a new
+  process.
 
 It appends the results to a CSV file and prints tables of the newest ones.
 """
@@ -41,11 +41,11 @@ MODES = {
     "jax": ("jit",),
 }
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-# The memory of smaller logits drowns in what a process needs anyway.
+# For smaller logits, other memory of the process dominates.
 MEMORY_FROM_BYTES = 8_000_000
-# Lets glibc hand a freed buffer of at least this size back to the system, and
-# TensorFlow, which keeps a pool, use glibc. Otherwise the measured call would reuse
-# what the warm-up has left, and need no memory by the look of it.
+# Makes glibc return freed buffers of at least this size to the system, and makes
+# TensorFlow use glibc instead of its pool. Otherwise the measured call would reuse
+# memory of the warm-up and seem to need none.
 RETURN_BUFFERS = {
     "MALLOC_MMAP_THRESHOLD_": "65536",
     "MALLOC_TRIM_THRESHOLD_": "65536",
@@ -76,11 +76,11 @@ COLUMNS = (
 
 
 class Benchmark(NamedTuple):
-    """What a script `benchmarks/<name>.py` compares.
+    """Describes the comparison of a script `benchmarks/<name>.py`.
 
-    `make_candidate(name)` returns a function `(labels, logits)` of the current
-    backend's tensors that returns the mean loss of the rows. It may import Keras.
-    Ratios are to the candidate `"keras"`.
+    `make_candidate(name)` returns a function of labels and logits, tensors of the
+    current backend, that returns the mean loss. It may import Keras. Ratios are
+    relative to the candidate `"keras"`.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Benchmark(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What all candidates are compared on at a time."""
+    """Describes inputs and mode of a comparison of all candidates."""
 
     rows: int
     classes: int
@@ -109,15 +109,15 @@ class Case(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A forward and backward pass that returns when its result is there."""
+    """Holds a forward and backward pass that waits for its result."""
 
     run: Callable
-    # Known in advance where the compiler says so.
+    # Known in advance if the compiler reports it.
     temporary_bytes: int | None = None
 
 
 class Durations(NamedTuple):
-    """In milliseconds."""
+    """Holds durations in milliseconds."""
 
     median: float
     p20: float
@@ -188,12 +188,14 @@ def make_parser(benchmark):
 
 def add_cores(parser):
     parser.add_argument(
-        "--cores", type=parse_positive(int), help="how many cores to use, of all"
+        "--cores",
+        type=parse_positive(int),
+        help="number of cores to use (default: all)",
     )
 
 
 def use_cores(count):
-    """Leaves this process and its children so many cores; before backends start."""
+    """Limits the cores of this process and its children, before backends start."""
     if count is not None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
@@ -239,10 +241,11 @@ def parse_positive(kind):
 
 def current_backend(parser):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # More start processes that import torch on a core while the first case is timed.
+    # More threads would start processes that import torch while the first case is
+    # timed.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    # First, for its error says which backend is missing. Nothing here is imported at
-    # the top of the file: `--report` works without a backend.
+    # Imported first, because its error names a missing backend. Not imported at the
+    # top, because `--report` works without a backend.
     importlib.import_module(PACKAGE)
     import keras
 
@@ -271,7 +274,7 @@ def make_cases(backend, arguments, parser):
 
 
 def measure_all(backend, benchmark, cases, arguments, parser):
-    # Said now, not after the first measurements.
+    # Checked before the first measurements.
     if arguments.csv.exists():
         with arguments.csv.open(newline="") as file:
             header = next(csv.reader(file), None)
@@ -291,7 +294,7 @@ def measure_all(backend, benchmark, cases, arguments, parser):
 
 
 def measure(backend, benchmark, case, arguments):
-    """Returns a row per candidate that runs."""
+    """Returns a row for each candidate that runs."""
     log(f"{backend} {case}")
     steps = prepare_all(backend, benchmark, case, arguments.candidates)
     durations = time_alternating(steps, arguments.rounds, arguments.seconds)
@@ -313,12 +316,12 @@ def measure(backend, benchmark, case, arguments):
 
 
 def prepare_all(backend, benchmark, case, names):
-    """Returns the `Step` of each candidate that runs, compiled."""
+    """Returns the compiled `Step` of each candidate that runs."""
     start_case(backend)
     labels, logits = make_inputs(case)
     steps = {}
     for name in names:
-        # A candidate may fail in whichever way its backend likes; the others go on.
+        # A candidate may fail with any error of its backend. The others continue.
         try:
             function = benchmark.make_candidate(name)
             step = PREPARE[backend](function, labels, logits, case.mode)
@@ -357,14 +360,15 @@ def start_case(backend):
     if backend == "torch":
         import torch
 
-        # Or the second shape would be compiled as one of unknown size.
+        # Otherwise the second shape would be compiled for unknown sizes.
         torch._dynamo.reset()
-        # Of Keras's code, at every compilation.
+        # Keras's code causes this warning at every compilation.
         warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru")
     if backend == "tensorflow":
         import tensorflow as tf
 
-        # It takes the candidates for one function that is traced again and again.
+        # TensorFlow warns because all candidates seem to be one function that is
+        # retraced.
         tf.get_logger().setLevel("ERROR")
 
 
@@ -401,7 +405,7 @@ def prepare_tensorflow(function, labels, logits, mode):
 
     def run():
         result = value_and_gradient(labels, logits)
-        # A CPU has finished by now, and would only pay for being asked.
+        # A CPU has finished already, and a synchronization would cost time.
         if on_gpu:
             tf.test.experimental.sync_devices()
         return result
@@ -432,13 +436,13 @@ def time_alternating(steps, rounds, seconds):
     """Runs every step once per round and returns the `Durations` of each."""
     if not steps:
         return {}
-    # The first run compiled; this one tells how long a run takes.
+    # The first run compiled. This run measures the duration.
     slowest = max(time_once(step) for step in steps.values())
     if rounds is None:
         rounds = min(max(int(1000 * seconds / slowest), 7), 200)
     times = {name: [] for name in steps}
-    # Shuffled: in a rotating order, each would nearly always follow the same one and
-    # find the caches as that one leaves them.
+    # Shuffled, because in a fixed order each candidate would follow the same one and
+    # find its caches.
     shuffle = random.Random(0).sample
     gc.collect()
     gc.disable()
@@ -450,7 +454,7 @@ def time_alternating(steps, rounds, seconds):
 
 
 def time_once(step):
-    """Returns milliseconds, without the time it takes to free the result."""
+    """Returns the milliseconds of a run, without the release of its result."""
     start = time.perf_counter_ns()
     result = step.run()
     end = time.perf_counter_ns()
@@ -481,9 +485,9 @@ def measure_extra_memory(backend, benchmark, name, case, step):
         last_line = (child.stderr.splitlines() or [""])[-1]
         log(f"  {name}: memory not measured, exit {child.returncode}: {last_line}")
         return None
-    # The gradient is of the size of the logits.
+    # The gradient has the size of the logits.
     extra = float(child.stdout.splitlines()[-1]) / case.logits_bytes - 1
-    # Some pages of the warm-up always stay; not those of a whole gradient.
+    # Some pages of the warm-up always stay, but fewer than those of a gradient.
     if extra < -0.2:
         log(f"  {name}: memory not measured, the allocator keeps what is freed")
         return None
@@ -491,7 +495,7 @@ def measure_extra_memory(backend, benchmark, name, case, step):
 
 
 def measure_peak_growth(backend, benchmark, name, cases):
-    """Returns by how many bytes memory grows at most during a run, in this process."""
+    """Returns the largest growth of this process's memory during a run, in bytes."""
     (case,) = cases
     labels, logits = make_inputs(case)
     function = benchmark.make_candidate(name)
@@ -546,7 +550,7 @@ def describe_environment(backend):
         "python": platform.python_version(),
         "keras": importlib.metadata.version("keras"),
         "backend": backend,
-        # Not of the distribution, which may be called tensorflow-cpu.
+        # Not the version of the distribution, which may be called tensorflow-cpu.
         "backend_version": importlib.import_module(backend).__version__,
         "numpy": np.__version__,
         PACKAGE: importlib.import_module(PACKAGE).__version__,
@@ -554,7 +558,7 @@ def describe_environment(backend):
 
 
 def describe_commit():
-    """The commit, with "+" if the package differs from it; empty outside of git."""
+    """Returns the commit, with "+" if the package differs from it; "" without Git."""
     commit = run_git("rev-parse", "--short", "HEAD")
     return commit and commit + "+" * bool(run_git("status", "--porcelain", PACKAGE))
 
@@ -570,7 +574,7 @@ def run_git(*arguments):
 
 
 def gpu_name(backend):
-    """The name of the GPU that the backend uses, or None."""
+    """Returns the name of the GPU that the backend uses, or `None`."""
     if backend == "torch":
         import torch
 
@@ -593,7 +597,7 @@ def describe_cpu():
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(":")[1].strip() for line in lines if "model name" in line]
     model = models[0] if models else platform.processor()
-    # Not the cores of the machine, of which a container may have few.
+    # Not the cores of the machine, because a container may have fewer.
     cores = (
         len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -635,7 +639,7 @@ def format_report(rows, candidates):
 
 
 def newest_values(rows, column, names):
-    """Maps (device, dtype, backend, mode, candidate, shape) to its last value."""
+    """Returns the last values by (device, dtype, backend, mode, candidate, shape)."""
     newest = {}
     for row in sorted(rows, key=lambda row: row["date"]):
         if row["candidate"] in names and row[column]:
@@ -646,7 +650,7 @@ def newest_values(rows, column, names):
 
 
 def format_table(values, names):
-    """Formats (backend, mode, candidate, shape) and their values as a table."""
+    """Returns a Markdown table of values by (backend, mode, candidate, shape)."""
     shapes = sorted({key[-1] for key in values}, key=lambda shape: shape[0] * shape[1])
     header = ["backend", "candidate", *(f"{n} x {k}" for n, k in shapes)]
     lines = [header, ["---", "---", *("---:" for _ in shapes)]]
