@@ -1,4 +1,4 @@
-"""What Python and Keras copy stays what it was."""
+"""Copies by Python and Keras equal their originals."""
 
 import copy
 import pickle
@@ -116,7 +116,7 @@ def test_compiled_models(copied):
 
 
 def test_cloned_models():
-    """Which Keras copies without weights and without compiling."""
+    """Keras clones models without weights and uncompiled."""
     model = compiled_model()
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())

@@ -1,4 +1,4 @@
-"""The lists of `make faults` fit the package that they are planted in."""
+"""The lists of `make faults` fit the current source."""
 
 import pytest
 

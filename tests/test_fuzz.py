@@ -1,4 +1,4 @@
-"""The random draws of `make fuzz`: a few of them, and that they notice a fault."""
+"""A few random draws of `make fuzz`, and a fault that they notice."""
 
 import pytest
 

@@ -1,8 +1,8 @@
 """Plants faults in a copy of the package, one at a time, and runs tests on each.
 
-A fault counts as caught where its tests pass on the unchanged copy and fail with it.
-Results are appended to `results.csv`; what has one for the same source, fault and tests
-is not run again.
+A fault is caught if its tests pass on the unchanged copy and fail with it. Results are
+appended to `results.csv`. A fault with a result for the same source and tests is not
+run again.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from tests.faults.planting import load_faults
 from tests.subprocesses import ROOT
 from tests.subprocesses import run_well
 
-# A fault gets as many times as long as the tests take without it, and so many seconds.
+# The time limit is this many times the duration without a fault, plus these seconds.
 _TIMES, _MORE = 4, 30
 
 

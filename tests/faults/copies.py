@@ -19,7 +19,7 @@ _LIMIT = 240
 
 
 class Outcome(NamedTuple):
-    """How a run of tests ended: `caught` as in `Result`, "no" if all passed."""
+    """Holds the outcome of a test run: `caught` as in `Result`, "no" if all passed."""
 
     caught: str
     by: str
@@ -27,9 +27,9 @@ class Outcome(NamedTuple):
 
 
 class Copy:
-    """The tracked files in a folder, and processes to test them with.
+    """A copy of the tracked files in a folder, and processes that test it.
 
-    Use it in a `with` block, at whose end it is removed.
+    The end of its `with` block removes it.
     """
 
     def __enter__(self):
@@ -55,7 +55,7 @@ class Copy:
         return self._outcomes[selection]
 
     def planted(self, fault: Fault, limit: float) -> Outcome:
-        """Runs the tests of a fault with it, for so many seconds."""
+        """Runs the tests of a fault with the fault, within a number of seconds."""
         path, contents = self._folder / fault.file, self._contents[fault.file]
         path.write_text(fault.plant(contents.decode()))
         try:
@@ -64,7 +64,7 @@ class Copy:
             path.write_bytes(contents)
 
     def digest(self, fault: Fault) -> str:
-        """Returns a hash of all that a result depends on."""
+        """Returns a hash of everything that a result depends on."""
         selected = {part.partition("::")[0] for part in fault.selection.arguments}
         digest = hashlib.sha256(repr(fault).encode())
         for name, contents in self._contents.items():
@@ -95,7 +95,7 @@ class Copy:
 
 
 def _is_used_by_all(name):
-    """Whether a file is one of the package, or of what tests have in common."""
+    """Returns whether a file belongs to the package or is shared by tests."""
     folder, _, file = name.rpartition("/")
     helps = folder == "tests" and not file.startswith("test_")
     return name.startswith("keras_logitclip/") or helps

@@ -1,4 +1,4 @@
-"""What is planted: small edits of the package, and the tests that should see them."""
+"""The planted faults: small edits of the package, and tests that should fail."""
 
 import ast
 import shlex
@@ -21,16 +21,16 @@ class Selection(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """One edit.
+    """Describes an edit of the source.
 
     Attributes:
-        modules: Which modules the list is about that it is in.
+        modules: The modules of its list.
         name: What is wrong.
         file: The file to edit.
-        old: A text that is there once.
-        new: What takes its place.
-        tests: Arguments of pytest, which select what should fail.
-        backend: The one to run them on.
+        old: A text that the file contains once.
+        new: The text that replaces it.
+        tests: Arguments of pytest, which select the tests that should fail.
+        backend: The backend of the tests.
     """
 
     modules: str
@@ -49,7 +49,8 @@ class Fault(NamedTuple):
         """Returns the contents of the file with the fault.
 
         Raises:
-            ValueError: If the text is not there once, or if what results is no Python.
+            ValueError: If the file does not contain the text once, or if the result is
+                not Python.
         """
         if (count := source.count(self.old)) != 1:
             raise ValueError(

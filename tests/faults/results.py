@@ -11,7 +11,7 @@ PATH = Path(__file__).parent / "results.csv"
 
 
 class Result(NamedTuple):
-    """What the tests made of a fault.
+    """Holds the result of the tests of a fault.
 
     Attributes:
         date: The day, as YYYY-MM-DD.
@@ -41,7 +41,7 @@ def read() -> list[Result]:
 
 
 def append(result: Result) -> None:
-    """Adds a result, so that nothing is lost where the command is killed."""
+    """Appends a result at once, so that a kill loses nothing."""
     is_new = not PATH.exists()
     with PATH.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -51,7 +51,7 @@ def append(result: Result) -> None:
 
 
 def report(faults: list[Fault]) -> str:
-    """Returns the table of `docs/testing.md`, of the last result of each fault."""
+    """Returns the table of `docs/testing.md` with the last result of each fault."""
     last = {result.fault: result for result in read()}
     known = [fault for fault in faults if fault.name in last]
     planted = Counter(fault.modules for fault in known)

@@ -1,6 +1,6 @@
 """Processes that have imported a backend, and run pytest in forks of themselves.
 
-To import Keras and its backend takes several times as long as most tests.
+The import of Keras and its backend takes several times as long as most tests.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def warm(copy: Path, backend: str) -> Iterator[Callable]:
 
 
 def _serve():
-    # What takes long, and nothing of the copy.
+    # Imports that take long, but nothing of the copy.
     import hypothesis  # noqa: F401
     import keras  # noqa: F401
     import optuna  # noqa: F401

@@ -1,7 +1,7 @@
 """Compares random draws with the float64 reference until the time is over.
 
-A draw is one call, for a value and a gradient. Hundreds of them share a configuration:
-what is computed, of which shape and dtype, and the function that is compiled for it.
+A draw is one call for a value and a gradient. Hundreds of draws share a configuration:
+the computation, shape and dtype, and the compiled function.
 """
 
 import argparse

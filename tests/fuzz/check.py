@@ -1,4 +1,4 @@
-"""Compares what the library computes with what it should, draw by draw."""
+"""Compares the results of the library with the reference, draw by draw."""
 
 from collections import namedtuple
 
@@ -24,7 +24,7 @@ def errors_of_draws(configuration, inputs):
     errors = _compare(configuration, inputs, found, [inputs.z])
     wrong = np.flatnonzero(~(np.maximum(*errors) <= 1))
     if wrong.size:
-        # At a kink, where rounding decides, each side is right, and what lies between.
+        # At a kink, both one-sided derivatives and the values between them are right.
         few, found = of_draws(inputs, wrong), [x[wrong] for x in found]
         closer = _compare(configuration, few, found, _neighbours(configuration, few.z))
         for error, smaller in zip(errors, closer, strict=True):
@@ -33,13 +33,13 @@ def errors_of_draws(configuration, inputs):
 
 
 def draw_all(seed, configuration):
-    """The configuration of this number, and the inputs of its draws."""
+    """Returns the configuration of a number, and the inputs of its draws."""
     drawn = draw_configuration(np.random.default_rng([seed, configuration]))
     return drawn, draw_inputs(drawn, np.random.default_rng([seed, configuration, 1]))
 
 
 def check(seed, configuration, draw):
-    """Raises an error that shows a draw whose value or gradient is wrong."""
+    """Raises an error that shows a draw with a wrong value or gradient."""
     drawn, inputs = draw_all(seed, configuration)
     inputs = of_draws(inputs, [draw])
     errors = errors_of_draws(drawn, inputs)
@@ -53,7 +53,7 @@ def check(seed, configuration, draw):
 
 
 def _compare(configuration, inputs, found, logits):
-    """The errors of what was found, beside what any of these logits give."""
+    """Returns the smallest errors of the results over equivalent logits."""
     c, (value, gradient) = configuration, found
     expected = [expect(c, inputs, z) for z in logits]
     too_long = may_overflow(c, inputs.z)
@@ -91,7 +91,7 @@ def _largest(arrays):
 
 
 def _excess(found, expected, allowed, largest, may_overflow):
-    """The distance to the interval of what is expected, as a multiple."""
+    """Returns the distance to the expected interval, relative to the allowed one."""
     low, high = np.min(expected, 0), np.max(expected, 0)
     with np.errstate(all="ignore"):
         distance = np.maximum(0, np.maximum(low - found, found - high))
@@ -104,7 +104,7 @@ def _excess(found, expected, allowed, largest, may_overflow):
 
 
 def _neighbours(configuration, z):
-    """Logits within rounding: longer and shorter rows, and other ones."""
+    """Returns equivalent logits: rounded to longer, shorter and other rows."""
     unit = unit_of(configuration)
     if configuration.is_half:
         unit = HALF[configuration.dtype]

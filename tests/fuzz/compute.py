@@ -1,4 +1,4 @@
-"""What the library computes of a configuration's draws."""
+"""Computes the draws of a configuration with the library."""
 
 import keras
 import numpy as np
@@ -32,7 +32,7 @@ def values_and_gradients(configuration, given):
 
 
 def function_of(c, names):
-    """The function of logits and of what else is given, by these names."""
+    """Returns a function of logits and other arrays, in the order of these names."""
     if c.kind == "norm":
         return lambda z: ops.logit_norm(z, c.p, c.axis)
     if c.kind == "clip":

@@ -1,4 +1,4 @@
-"""What is drawn once for many draws: what is computed, of which shape, and how."""
+"""Draws configurations: the computation, shape, dtype and mode of many draws."""
 
 from dataclasses import dataclass
 from typing import Any

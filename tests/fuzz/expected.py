@@ -1,4 +1,4 @@
-"""What a configuration's draws should give, and the errors that are allowed.
+"""The expected results of draws, and the allowed errors.
 
 Beside those of `subjects.py`:
 

@@ -1,4 +1,4 @@
-"""What is drawn for each draw: logits, labels, and what hides some of them.
+"""Draws the inputs of draws: logits, labels, weights and masks.
 
 All draws of a configuration are stacked, with the rows along the last axis.
 """
@@ -24,7 +24,7 @@ Inputs = namedtuple(
         "invalid",  # Rows whose id is no class, which nothing hides.
     ],
 )
-# What may stand where a sample is hidden.
+# Values of hidden samples.
 JUNK_LOGITS, JUNK_IDS = [float("nan"), INF, -INF, 6e4], [-1, -100, 255, 1_000_000]
 INVALID_IDS = [-1, -100, 1_000_000]
 # From just below to just above tau, in units of the last place.

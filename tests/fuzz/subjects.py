@@ -1,4 +1,4 @@
-"""The losses that are drawn, around each other, and what they should compute.
+"""The losses that are drawn, around each other, and their expected values.
 
 Each makes the loss of the library, and computes its value and gradient by row, from the
 reference of the tests, with the errors that the tests allow:
