@@ -1,4 +1,4 @@
-"""The loss of CONTRIBUTING.md, added as it says there."""
+"""The loss and the noise of CONTRIBUTING.md, added as described there."""
 
 import doctest
 import importlib
@@ -14,8 +14,12 @@ import pytest
 from keras_logitclip import LogitClipLoss
 from keras_logitclip import bounds
 from keras_logitclip import losses
+from keras_logitclip import noise
 from keras_logitclip.losses import presets
+from keras_logitclip.noise import _class_dependent
+from keras_logitclip.study import _config
 from tests import loss_cases
+from tests import test_noise
 from tests.running import to_numpy
 from tests.running import value_and_vjp_each
 from tests.running import with_labels
@@ -24,7 +28,7 @@ from tests.samples import some_labels
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 # Indented by three spaces; the blocks of a docstring are indented further.
-FILE, PRESET, CASE = map(
+FILE, PRESET, CASE, NOISE, KIND, IN_STUDIES = map(
     textwrap.dedent, re.findall(r"^   ```python\n(.*?)^   ```\n", TEXT, re.M | re.S)
 )
 
@@ -111,3 +115,35 @@ def test_its_bounds(loss):
     actual = bounds.loss_bounds(loss(3.0), tau=2.0, num_classes=5)
     cross_entropies = np.array(bounds.cross_entropy_bounds(2.0, 5))
     np.testing.assert_allclose(actual, (1 - np.exp(-cross_entropies)) ** 3, rtol=1e-5)
+
+
+@pytest.fixture
+def kind(monkeypatch):
+    """The noise, as if it were a part of the package and of its tests."""
+    names = {**vars(_class_dependent)}
+    exec(NOISE, names)
+    monkeypatch.setattr(noise, "neighbours", names["neighbours"], raising=False)
+    kinds = {}
+    exec(KIND, {**vars(test_noise), "KINDS": kinds})
+    return kinds["neighbours"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_its_labels(kind, num_classes):
+    labels = np.arange(1000 * num_classes) % num_classes
+    noisy = kind.draw(labels, 0.3, num_classes, exact=True, seed=0)
+    matrix = kind.matrix(0.3, num_classes)
+    np.testing.assert_allclose(noisy.transition, matrix, atol=1e-12)
+    drawn = kind.draw(labels, 0.3, seed=0)
+    np.testing.assert_allclose(drawn.transition, matrix, atol=0.05)
+    assert repr(drawn).startswith("NoisyLabels(kind='neighbours', asked_rate=0.3")
+
+
+@pytest.mark.once
+def test_it_is_a_kind_of_studies(kind):
+    names = {**vars(_config)}
+    exec(IN_STUDIES, names)
+    made = names["Neighbours"](rate=0.3)
+    assert getattr(noise, made.kind) is kind.draw
+    assert made.name == "neighbours 0.3"
