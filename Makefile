@@ -1,24 +1,27 @@
 # Minutes are those of two cores after the installation.
 #
-# make test               what every change has to pass (9 minutes)
-# make test BACKEND=jax   the same on one backend, and what depends on none (7)
+# make test               what every change has to pass (15 minutes)
+# make test BACKEND=jax   the same on one backend, and what depends on none (8)
 # make test-all           all that follows, too (an hour)
-# make test-groups        the groups, each of which can be run alone (10):
+# make test-groups        the groups, each of which can be run alone (13):
 # make test-openvino        inference on Keras's OpenVINO backend (3)
 # make test-export          checkpoints, exported and quantized models (2)
-# make test-tools           scikit-learn, KerasTuner, TensorBoard, cleanlab, KerasHub (2)
+# make test-tools           scikit-learn, KerasTuner, cleanlab, KerasHub, type checkers, the site (5)
 # make test-distribution    several devices and processes; all backends agree (3)
-# make test-processes       searches and studies that are killed and go on (5)
-# make test-examples        the examples, the README's code, the benchmarks' command (2)
-# make test-oldest        both with the oldest versions that are supported (20)
-# make test-newest        both with the newest Keras (20)
+# make test-processes       searches and studies that are killed and go on (8)
+# make test-examples        the examples, the README's code, the benchmarks' command (4)
+# make test-oldest        test and test-groups with the oldest supported versions (20)
+# make test-newest        test and test-groups with the newest Keras (20)
 # make faults             whether the tests catch planted faults (three quarters of an hour)
 # make kills              studies that are killed a hundred times (20 minutes)
 # make fuzz SECONDS=600   random draws against the float64 reference, on each backend
 # make demo               the quickstart (BACKEND=jax or torch instead of tensorflow)
 # make bench              speed and memory against plain cross-entropy (half an hour)
-# make lint               style checks; make format repairs what it can
+# make docs               the documentation as a site, in the folder site
+# make docs-serve         the same at http://localhost:8000, built anew after each change
+# make lint               style, and the files of the public CI; make format repairs style
 # make build              the wheel, installed and imported from another folder
+# make release            the same, its metadata, and the README's code with it on each backend
 # make clean              removes what these create
 
 PYTHON ?= python3
@@ -40,7 +43,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help test test-all test-groups test-once test-numpy $(BACKENDS:%=test-%)
 .PHONY: $(GROUPS) test-oldest test-newest faults fuzz kills demo bench lint format
-.PHONY: build clean
+.PHONY: docs docs-serve build release clean
 help:
 	@grep '^# make' Makefile | cut -c3-
 
@@ -148,9 +151,23 @@ bench: $(VENV)/installed
 kills: $(VENV)/installed
 	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.processes.kills
 
+# Material advertises its successor otherwise.
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/installed
+	$(VENV)/bin/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/installed
+	$(VENV)/bin/python -m mkdocs serve
+
+SCHEMA := $(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.
+FORMS := .github/ISSUE_TEMPLATE/
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(SCHEMA)github-workflows .github/workflows/*.yml
+	$(SCHEMA)github-issue-forms $(filter-out $(FORMS)config.yml,$(wildcard $(FORMS)*.yml))
+	$(SCHEMA)github-issue-config $(FORMS)config.yml
+	$(SCHEMA)citation-file-format CITATION.cff
 
 format: $(VENV)/installed
 	$(VENV)/bin/ruff check --fix .
@@ -162,6 +179,32 @@ build: $(VENV)/installed
 	$(VENV)/bin/pip install --quiet --no-deps --target dist/installed dist/*.whl
 	cd dist && PYTHONPATH=installed KERAS_BACKEND=numpy ../$(VENV)/bin/python -c "\
 	import keras_logitclip; print('wheel', keras_logitclip.__version__, keras_logitclip.__file__)"
+	cd dist && PYTHONPATH=installed KERAS_BACKEND=numpy installed/bin/keras-logitclip --version
+
+# In an environment of its own, first as small as users may have it, then with what the
+# test needs. The sources there have no package, so that the one of the wheel is tested.
+define wheel_on
+$(PYTHON) -m venv --clear .venv-release-$(1)
+.venv-release-$(1)/bin/pip install --quiet --constraint constraints.txt --upgrade pip
+.venv-release-$(1)/bin/pip install --quiet --constraint constraints.txt --group $(1) dist/*.whl
+KERAS_BACKEND=$(1) .venv-release-$(1)/bin/keras-logitclip --version
+.venv-release-$(1)/bin/pip install --quiet --constraint constraints.txt --group test \
+"$$(ls dist/*.whl)[cleaning,study]"
+cd dist/sources && KERAS_BACKEND=$(1) ../../.venv-release-$(1)/bin/python -m pytest --quiet \
+-p no:cacheprovider tests/examples -k README
+
+endef
+
+release: build
+	$(VENV)/bin/python -m twine check --strict dist/*.tar.gz dist/*.whl
+	mkdir dist/sources
+	tar -xzf dist/*.tar.gz -C dist/sources --strip-components 1
+	rm -r dist/sources/keras_logitclip
+	$(foreach backend,$(or $(BACKEND),$(BACKENDS)),$(call wheel_on,$(backend)))
+	@version=$$($(VENV)/bin/python -m hatchling version); \
+	echo "The two files in dist are ready. Nothing is tagged or uploaded. Next:"; \
+	echo "  git tag v$$version && git push origin v$$version"; \
+	echo "  $(VENV)/bin/python -m twine upload dist/*.tar.gz dist/*.whl"
 
 clean:
-	rm -rf .venv .venv-* dist quickstart.png .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* .cache dist site quickstart.png .pytest_cache .ruff_cache
