@@ -394,6 +394,12 @@ HINTS = {
         **MANY,
         loss=clipped(),
     ),
+    "rate-of-adamw": Case(
+        "for Adam, a clipped loss and 70 classes: 0.003 to 0.03 .*: 0.001. Try 10 and",
+        **MANY,
+        loss=clipped(),
+        optimizer=keras.optimizers.AdamW(0.001),
+    ),
     "rate-with-the-layer": Case(
         "a larger learning rate",
         lambda: build(LogitClip(1.0), outputs=70),
@@ -413,9 +419,10 @@ def test_what_could_be_better(case):
 
 schedule = keras.optimizers.schedules.CosineDecay(0.0, 9, warmup_target=1.0)
 RIGHT_RATES = {
-    "large": ({}, keras.optimizers.SGD(0.03)),
+    "large": ({}, keras.optimizers.SGD(0.1)),
+    "large-adam": ({}, keras.optimizers.Adam(0.003)),
     "schedule": ({}, keras.optimizers.SGD(schedule)),
-    "adam": ({}, keras.optimizers.Adam(1e-4)),
+    "other-optimizer": ({}, keras.optimizers.RMSprop(1e-4)),
     "normalized": ({"normalize_gradient": True}, keras.optimizers.SGD(0.01)),
     "no-clipping": ({"tau": float("inf")}, keras.optimizers.SGD(0.01)),
 }

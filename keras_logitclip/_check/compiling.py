@@ -15,10 +15,11 @@ from keras_logitclip.losses._inner import describe
 from keras_logitclip.losses._inner import takes_probabilities
 from keras_logitclip.losses._wrapper import WrapperLoss
 
-# With SGD and 77 or 150 classes, the best rates of clipped losses were 0.1 to 1, and
-# with up to 26 classes often no larger than those of the plain loss
-# (docs/choosing_tau.md).
-_MANY_CLASSES, _SMALL_RATE = 70, 0.03
+# The best learning rates of clipped losses with 77 and 150 classes. Smaller ones cost
+# two points and more. With up to 26 classes the best ones were often no larger than
+# those of the plain loss (docs/choosing_tau.md).
+_MANY_CLASSES = 70
+_BEST_RATES = {keras.optimizers.SGD: (0.1, 1.0), keras.optimizers.Adam: (0.003, 0.03)}
 
 
 def compiled_loss(model: keras.Model, output: str | int | None = None):
@@ -142,20 +143,26 @@ def unclipped(loss) -> Problem | None:
 
 
 def small_learning_rate(model: keras.Model, clipping, classes: int) -> Problem | None:
-    """Returns the hint that SGD wants a larger rate for a clipped loss."""
+    """Returns the hint that a clipped loss and many classes want a larger rate."""
     optimizer = model.optimizer if model.compiled else None
-    if not isinstance(optimizer, keras.optimizers.SGD) or classes < _MANY_CLASSES:
+    kind = next((kind for kind in _BEST_RATES if isinstance(optimizer, kind)), None)
+    if kind is None or classes < _MANY_CLASSES:
         return None
+    smallest, largest = _BEST_RATES[kind]
     rate = optimizer.get_config()["learning_rate"]
     is_schedule = not isinstance(rate, float)
     is_exact = clipping.tau < math.inf and not clipping.normalize_gradient
     # Keras stores the rate in float32.
-    if is_schedule or rate >= np.float32(_SMALL_RATE) or not is_exact:
+    if is_schedule or rate >= np.float32(smallest) or not is_exact:
         return None
+    remedy = "Try 10 and 30 times the rate of the plain loss"
+    if kind is keras.optimizers.SGD:
+        remedy += (
+            ", or keep that one with `LogitClipLoss(..., normalize_gradient=True)`"
+        )
     return Problem(
-        f"a larger learning rate for SGD, a clipped loss and {classes} classes: 0.1 to "
-        "1 were the best ones of our studies",
+        f"a larger learning rate for {kind.__name__}, a clipped loss and {classes} "
+        f"classes: {smallest:g} to {largest:g} were the best ones of our studies",
         f"{rate:g}",
-        "Try 10 and 30 times the rate of the plain loss, or keep that one with "
-        "`LogitClipLoss(..., normalize_gradient=True)`",
+        remedy,
     )
