@@ -650,8 +650,8 @@ MODELS = {
     "own activation": (dense(activation=named(1)), dense(activation=named(2)), False),
     "its copy": (dense(activation=named(1)), dense(activation=named(1)), True),
     "own regularizer": (
-        dense(kernel_regularizer=named(1)),
-        dense(kernel_regularizer=named(2)),
+        dense(activity_regularizer=named(1)),
+        dense(activity_regularizer=named(2)),
         False,
     ),
     "own function in a layer": (
