@@ -253,7 +253,9 @@ def as_labels(y_true):
     """
     try:
         labels = ops.convert_to_tensor(y_true)
-        is_number = keras.backend.standardize_dtype(labels.dtype) != "string"
+        is_text = keras.backend.standardize_dtype(labels.dtype) == "string"
+        # Older versions of JAX convert `None` to NaN.
+        is_number = not is_text and y_true is not None
     except (TypeError, ValueError):
         is_number = False
     if not is_number:
