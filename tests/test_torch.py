@@ -27,6 +27,7 @@ from tests.cross_entropy_oracle import expected_loss_and_gradient
 from tests.cross_entropy_oracle import fused
 from tests.cross_entropy_oracle import wild_logits
 from tests.oracle import assert_rows_close
+from tests.running import TORCH_COMPILES_FULL_GRAPHS as FULL_GRAPHS
 from tests.running import to_numpy
 from tests.running import to_tensor
 from tests.running import value_and_vjp
@@ -373,6 +374,8 @@ def test_gradcheck(name):
 @pytest.mark.parametrize("kind", ["sparse", "soft"])
 def test_gradients_of_samples(kind):
     """Gradients of single samples of a Keras model, as for differential privacy."""
+    if kind == "sparse" and not FULL_GRAPHS:
+        pytest.skip("Older versions of Keras ask for the value of class ids.")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(CLASSES)])
     loss = LogitClipLoss(
         {"sparse": "sparse_", "soft": ""}[kind] + "categorical_crossentropy", TAU
@@ -434,7 +437,7 @@ def test_anomaly_detection(compiled):
     function = ops.clipped_softmax_cross_entropy
     if compiled:
         torch._dynamo.reset()
-        function = torch.compile(function, backend="aot_eager", fullgraph=True)
+        function = torch.compile(function, backend="aot_eager", fullgraph=FULL_GRAPHS)
     with torch.autograd.set_detect_anomaly(True):
         function(torch.tensor([1, 2, 3, 4]), z, 1.0).sum().backward()
         assert z.grad.isfinite().all()
@@ -486,7 +489,9 @@ def test_dynamic_shapes(kind):
     torch._dynamo.reset()
     name = {"sparse": "sparse_", "soft": ""}[kind] + "categorical_crossentropy"
     loss = LogitClipLoss(name, 1.0, reduction=None)
-    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True, dynamic=True)
+    compiled = torch.compile(
+        loss, backend="aot_eager", fullgraph=FULL_GRAPHS, dynamic=True
+    )
     for rows, classes in ((6, 10), (7, 100), (3, 5000)):
         z, labels = logits(rows, classes), some_labels(kind, (rows,), classes)
         given = as_tensor(labels.given)
@@ -501,7 +506,7 @@ def test_dynamic_shapes(kind):
 def test_dynamic_clipping():
     torch._dynamo.reset()
     clip = torch.compile(
-        lambda z: ops.logit_clip(z, 1.0), backend="aot_eager", fullgraph=True,
+        lambda z: ops.logit_clip(z, 1.0), backend="aot_eager", fullgraph=FULL_GRAPHS,
         dynamic=True,
     )  # fmt: skip
     for shape in ((6, 10), (7, 100), (2, 3, 50)):
