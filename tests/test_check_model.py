@@ -395,7 +395,7 @@ HINTS = {
         loss=clipped(),
     ),
     "rate-of-adamw": Case(
-        "for Adam, a clipped loss and 70 classes: 0.003 to 0.03 .*: 0.001. Try 10 and",
+        "for AdamW, a clipped loss and 70 classes: 0.003 to 0.03 .*: 0.001. Try 10 and",
         **MANY,
         loss=clipped(),
         optimizer=keras.optimizers.AdamW(0.001),

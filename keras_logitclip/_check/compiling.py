@@ -161,8 +161,9 @@ def small_learning_rate(model: keras.Model, clipping, classes: int) -> Problem |
             ", or keep that one with `LogitClipLoss(..., normalize_gradient=True)`"
         )
     return Problem(
-        f"a larger learning rate for {kind.__name__}, a clipped loss and {classes} "
-        f"classes: {smallest:g} to {largest:g} were the best ones of our studies",
+        f"a larger learning rate for {type(optimizer).__name__}, a clipped loss and "
+        f"{classes} classes: {smallest:g} to {largest:g} were the best ones of our "
+        "studies",
         f"{rate:g}",
         remedy,
     )
