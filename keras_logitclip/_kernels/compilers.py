@@ -45,6 +45,17 @@ def compile_large(function, logits):
     return tf.function(function, jit_compile=True, autograph=False)
 
 
+def entries(rows, ids):
+    """Returns the entry of each row at its id, which has to be valid, as a column."""
+    if keras.config.backend() != "tensorflow":
+        return ops.take_along_axis(rows, ids, -1)
+    import tensorflow as tf
+
+    # With Keras's operations for negative ids, loss and gradient of 128x10 logits take
+    # 1.13 of the time of Keras's cross-entropy, without them 1.10.
+    return tf.gather(rows, ops.cast(ids, "int32"), batch_dims=1)
+
+
 def row_sum(terms, matrices, columns=()):
     """Returns the sums of the rows of `terms(*matrices, *columns)`, as a column.
 

@@ -19,6 +19,7 @@ from collections import namedtuple
 from keras import ops
 
 from keras_logitclip._kernels.compilers import compile_large
+from keras_logitclip._kernels.compilers import entries
 from keras_logitclip._kernels.compilers import row_sum
 from keras_logitclip._labels import are_class_ids
 from keras_logitclip._labels import as_column
@@ -39,27 +40,24 @@ def serves(logits) -> bool:
 def logit_clip(logits, tau: float):
     """Clips the norm of each row along the last axis; see `_kernels`."""
 
-    def backward(logits, multiplier, unclipped, upstream):
+    def backward(logits, multiplier, is_clipped, upstream):
         clipped = ops.cast(logits, "float32") * multiplier
         upstream = ops.cast(upstream, "float32")
-        projection = row_sum(operator.mul, [upstream, clipped]) / tau**2
-        projection = ops.where(unclipped, 0.0, projection)
-        gradient = (upstream - clipped * projection) * multiplier
-        return ops.cast(gradient, logits.dtype)
+        dot = row_sum(operator.mul, [upstream, clipped])
+        gradient = upstream - clipped * (dot * is_clipped / tau**2)
+        return ops.cast(gradient * multiplier, logits.dtype)
 
     @ops.custom_gradient
     def differentiable(logits):
         rows = ops.cast(logits, "float32")
-        multiplier, unclipped = _multiplier(rows, tau)
+        columns = _multiplier(rows, tau)
 
         def gradient(upstream):
-            return compile_large(backward, logits)(
-                logits, multiplier, unclipped, upstream
-            )
+            return compile_large(backward, logits)(logits, *columns, upstream)
 
         # Not compiled, because functions of XLA cannot be exported to every format.
         # Rows that stay have the multiplier 1; selecting them would cost a tensor.
-        return ops.cast(rows * multiplier, logits.dtype), gradient
+        return ops.cast(rows * columns[0], logits.dtype), gradient
 
     return differentiable(logits)
 
@@ -69,14 +67,9 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
 
     def forward(labels, logits, *counted):
         losses, residuals = _forward(labels, ops.cast(logits, "float32"), tau)
-        if counted:
-            multiplier = ops.squeeze(residuals.multiplier, -1)
-            return losses, residuals, inverse_mean(multiplier, *counted)
-        return losses, residuals, None
-
-    def backward(labels, logits, residuals, upstream):
-        gradient = _backward(labels, ops.cast(logits, "float32"), residuals, upstream)
-        return ops.cast(gradient, logits.dtype)
+        multiplier = ops.squeeze(residuals.multiplier, -1)
+        factor = inverse_mean(multiplier, *counted) if counted else None
+        return losses, residuals, factor
 
     # All tensors are arguments, because JAX can trace only arguments into loops.
     @ops.custom_gradient
@@ -88,12 +81,11 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
         def gradients(upstream):
             if counted:
                 upstream = upstream * factor
-            of_logits = compile_large(backward, logits)(
-                labels, logits, residuals, upstream
-            )
+            arguments = labels, logits, residuals, upstream
+            of_logits = compile_large(_gradient, logits)(*arguments)
             of_labels = None  # Not compiled with the other: it is rarely needed.
             if not are_class_ids(labels):
-                of_labels = upstream[:, None] * _negative_log_softmax(logits, residuals)
+                of_labels = _gradient_of_labels(*arguments)
             return of_labels, of_logits, *(None for _ in counted)
 
         return losses, gradients
@@ -102,13 +94,13 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
 
 
 def _forward(labels, logits, tau):
-    multiplier, unclipped = _multiplier(logits, tau)
+    multiplier, is_clipped = _multiplier(logits, tau)
     if are_class_ids(labels):
         labels = as_column(labels, logits)
         ids = nearest_class(labels, ops.shape(logits)[-1])
         # Everything computed from the multiplier becomes NaN, too.
         multiplier = nan_without_class(ops.equal(ids, labels), multiplier)
-        target = ops.take_along_axis(logits, ids, -1)
+        target = entries(logits, ids)
         weight = 1.0
     else:
         target = row_sum(lambda y, z: y * z, [labels, logits])
@@ -116,27 +108,26 @@ def _forward(labels, logits, tau):
     total = row_sum(lambda z, s: ops.exp(z * s), [logits], [multiplier])
     # The total is an argument so that it is computed first.
     dot = row_sum(lambda z, s, _: ops.exp(z * s) * z, [logits], [multiplier, total])
-    projection = (weight * (dot / total) - target) * (multiplier / tau**2)
-    projection = ops.where(unclipped, 0.0, projection)
+    dot = (weight * (dot / total) - target) * multiplier
+    projection = dot * is_clipped / tau**2
     losses = weight * ops.log(total) - target * multiplier
     residuals = Residuals(multiplier, total, weight, projection)
     return ops.squeeze(losses, -1), residuals
 
 
 def _multiplier(logits, tau):
-    """Returns min(1, tau / norm) of each row, and which rows are not clipped.
+    """Returns min(1, tau / norm) of each row, and 1 for rows that are clipped, else 0.
 
-    The multiplier is NaN for rows whose norm is NaN, infinite or above 1e33 tau.
+    The multiplier is NaN for rows whose norm is NaN, infinite or above 1e33 tau. There
+    are no selections, because they are the slowest operations of TensorFlow's graphs.
     """
     shrink = _power_of_two_for_squares(tau)
     threshold = shrink * tau
     square = row_sum(lambda z: ops.square(z * shrink), [logits])
-    unclipped = square <= threshold**2  # False for NaN.
-    # The selection makes the ratio exactly 1. Compilers may compute the square twice
-    # with different rounding, and a row could be clipped in one place only.
-    ratio = ops.sqrt(ops.where(unclipped, threshold**2, square)) / threshold
-    # `0 * ratio` is NaN where the ratio is infinite: 0 would be a valid multiplier.
-    return ops.where(unclipped, 1.0, 1 / ratio + 0 * ratio), unclipped
+    norm = ops.sqrt(ops.maximum(square, 1e-37))  # The square root of 0 has no slope.
+    # `0 * norm` is NaN where the norm is infinite: 0 would be a valid multiplier.
+    multiplier = threshold / ops.maximum(norm, threshold) + 0 * norm
+    return multiplier, ops.cast(norm > threshold, "float32")
 
 
 def _power_of_two_for_squares(tau):
@@ -149,20 +140,17 @@ def _power_of_two_for_squares(tau):
     return 2.0 ** (-46 - exponent)
 
 
-def _backward(labels, logits, residuals, upstream):
+def _gradient(labels, logits, residuals, upstream):
     multiplier, total, weight, projection = residuals
     upstream = upstream[:, None] * multiplier
-    clipped = logits * multiplier
+    clipped = ops.cast(logits, "float32") * multiplier
     softmax = ops.exp(clipped) * (upstream * weight / total)
-    gradient = softmax - clipped * (upstream * projection)
-    if not are_class_ids(labels):
-        return gradient - labels * upstream
-    # Not `==`, whose result has an unknown rank in a graph of TensorFlow.
-    classes = ops.arange(ops.shape(logits)[-1], dtype=labels.dtype)
-    is_label = ops.equal(as_column(labels, logits), classes)
-    return gradient - ops.where(is_label, upstream, 0.0)
+    if are_class_ids(labels):
+        labels = ops.one_hot(labels, ops.shape(logits)[-1], dtype="float32")
+    gradient = softmax - clipped * (upstream * projection) - labels * upstream
+    return ops.cast(gradient, logits.dtype)
 
 
-def _negative_log_softmax(logits, residuals):
-    logits = ops.cast(logits, "float32")
-    return ops.log(residuals.total) - logits * residuals.multiplier
+def _gradient_of_labels(labels, logits, residuals, upstream):
+    clipped = ops.cast(logits, "float32") * residuals.multiplier
+    return upstream[:, None] * (ops.log(residuals.total) - clipped)
