@@ -35,8 +35,9 @@ from keras_logitclip.study._plan import Cell
 # Number of training samples to measure, half of them with a wrong label.
 _MEASURED = 2000
 _PREDICT_BATCH = 1000
-# The next backup is after this many times the duration of the last one.
-_BACKUP_INTERVAL = 20
+# The next backup is after this many times the duration of the last one. So backups take
+# 2% of a training, and a kill loses at most 50 of them: 0.2 s with banking77's network.
+_BACKUP_INTERVAL = 50
 
 
 class Trainer:
