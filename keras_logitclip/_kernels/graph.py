@@ -50,14 +50,15 @@ def logit_clip(logits, tau: float):
     @ops.custom_gradient
     def differentiable(logits):
         rows = ops.cast(logits, "float32")
-        columns = _multiplier(rows, tau)
+        multiplier, is_clipped = _multiplier(rows, tau)
 
         def gradient(upstream):
-            return compile_large(backward, logits)(logits, *columns, upstream)
+            compiled = compile_large(backward, logits)
+            return compiled(logits, multiplier, is_clipped, upstream)
 
         # Not compiled, because functions of XLA cannot be exported to every format.
         # Rows that stay have the multiplier 1; selecting them would cost a tensor.
-        return ops.cast(rows * columns[0], logits.dtype), gradient
+        return ops.cast(rows * multiplier, logits.dtype), gradient
 
     return differentiable(logits)
 
