@@ -192,6 +192,16 @@ def test_a_norm_of_exactly_tau_is_not_clipped():
             np.testing.assert_array_equal(gradient, upstream)
 
 
+@pytest.mark.gradients
+def test_every_upstream_gradient_of_shorter_rows_comes_back(mode):
+    """Also one that is infinite, or whose product with the row overflows."""
+    z = np.full((3, 4), 0.2)
+    upstream = np.array([[3e38] * 4, [1, np.inf, -2, 3], [1e30, 2, 3, 4]], "float32")
+    functions = clips(1.0, orders=orders_in(mode))
+    for part in value_and_vjp_each(functions, z, mode, upstream=upstream).values():
+        np.testing.assert_array_equal(part.gradient, upstream)
+
+
 @pytest.mark.parametrize("dtype", ["float32", *DTYPES])
 def test_two_thousand_shorter_rows_come_back_bit_for_bit(dtype):
     z = logits(2000, CLASSES)

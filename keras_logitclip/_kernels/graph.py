@@ -43,8 +43,8 @@ def logit_clip(logits, tau: float):
     def backward(logits, multiplier, is_clipped, upstream):
         clipped = ops.cast(logits, "float32") * multiplier
         upstream = ops.cast(upstream, "float32")
-        dot = row_sum(operator.mul, [upstream, clipped])
-        gradient = upstream - clipped * (dot * is_clipped / tau**2)
+        projection = row_sum(operator.mul, [upstream, clipped]) / tau**2
+        gradient = upstream - clipped * ops.where(is_clipped, projection, 0.0)
         return ops.cast(gradient * multiplier, logits.dtype)
 
     @ops.custom_gradient
@@ -110,17 +110,17 @@ def _forward(labels, logits, tau):
     # The total is an argument so that it is computed first.
     dot = row_sum(lambda z, s, _: ops.exp(z * s) * z, [logits], [multiplier, total])
     dot = (weight * (dot / total) - target) * multiplier
-    projection = dot * is_clipped / tau**2
+    projection = dot * ops.cast(is_clipped, "float32") / tau**2  # Not selected: slow.
     losses = weight * ops.log(total) - target * multiplier
     residuals = Residuals(multiplier, total, weight, projection)
     return ops.squeeze(losses, -1), residuals
 
 
 def _multiplier(logits, tau):
-    """Returns min(1, tau / norm) of each row, and 1 for rows that are clipped, else 0.
+    """Returns min(1, tau / norm) of each row, and which rows are clipped.
 
-    The multiplier is NaN for rows whose norm is NaN, infinite or above 1e33 tau. There
-    are no selections, because they are the slowest operations of TensorFlow's graphs.
+    The multiplier is NaN for rows whose norm is NaN, infinite or above 1e33 tau. It is
+    not selected, which would be slow for small batches in TensorFlow's graphs.
     """
     shrink = _power_of_two_for_squares(tau)
     threshold = shrink * tau
@@ -128,7 +128,7 @@ def _multiplier(logits, tau):
     norm = ops.sqrt(ops.maximum(square, 1e-37))  # The square root of 0 has no slope.
     # `0 * norm` is NaN where the norm is infinite: 0 would be a valid multiplier.
     multiplier = threshold / ops.maximum(norm, threshold) + 0 * norm
-    return multiplier, ops.cast(norm > threshold, "float32")
+    return multiplier, norm > threshold
 
 
 def _power_of_two_for_squares(tau):

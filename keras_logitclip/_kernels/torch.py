@@ -211,7 +211,7 @@ def _measure(rows, tau):
 def _along(dot, multiplier):
     """Returns tau^2 times the factor of a row in its projection, 0 if not clipped."""
     # Multiplied one after the other, because the square of s may vanish.
-    return dot * multiplier * (multiplier * (multiplier < 1))
+    return (dot * multiplier * multiplier).masked_fill_(multiplier >= 1, 0.0)
 
 
 def _sum_rows(terms, *rows):
