@@ -1,4 +1,4 @@
-"""Sums over rows in forms that the compilers of JAX and TensorFlow compute fast."""
+"""Operations on rows in forms that JAX and TensorFlow compute fast."""
 
 import math
 

@@ -68,16 +68,16 @@ def clipped_cross_entropy(labels, logits, tau: float, counted=None):
 
     def forward(labels, logits, *counted):
         losses, residuals = _forward(labels, ops.cast(logits, "float32"), tau)
-        multiplier = ops.squeeze(residuals.multiplier, -1)
-        factor = inverse_mean(multiplier, *counted) if counted else None
+        factor = None
+        if counted:
+            factor = inverse_mean(ops.squeeze(residuals.multiplier, -1), *counted)
         return losses, residuals, factor
 
     # All tensors are arguments, because JAX can trace only arguments into loops.
     @ops.custom_gradient
     def differentiable(labels, logits, *counted):
-        losses, residuals, factor = compile_large(forward, logits)(
-            labels, logits, *counted
-        )
+        compiled = compile_large(forward, logits)
+        losses, residuals, factor = compiled(labels, logits, *counted)
 
         def gradients(upstream):
             if counted:
