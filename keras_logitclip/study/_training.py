@@ -36,7 +36,7 @@ from keras_logitclip.study._plan import Cell
 _MEASURED = 2000
 _PREDICT_BATCH = 1000
 # The next backup is after this many times the duration of the last one. So backups take
-# 2% of a training, and a kill loses at most 50 of them: 0.2 s with banking77's network.
+# 2% of a training, and a kill loses an epoch or 50 backups (of banking77: 0.2 s).
 _BACKUP_INTERVAL = 50
 
 
