@@ -1,5 +1,7 @@
 """Numerical building blocks: dtypes, constants and guarded operations."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -53,6 +55,15 @@ def at_least(x, minimum: float):
     """Returns `ops.maximum`, which on torch would turn float64 into float32."""
     minimum = constant(minimum, x)
     return ops.where(x < minimum, minimum, x)
+
+
+def scale_of_squares(tau, is_double=False):
+    """Returns a power of two, to multiply rows by before they are squared.
+
+    With it, the squares of norms from 1e-5 tau to 1e33 tau are in the range of float32,
+    or 1e-3 tau to 1e300 tau of float64. Multiplication by a power of two is exact.
+    """
+    return 2.0 ** -(math.frexp(tau)[1] + (500 if is_double else 46))
 
 
 def finite_log(x):

@@ -15,6 +15,7 @@ from keras_logitclip import LogitClip
 from keras_logitclip import LogitClipLoss
 from keras_logitclip import losses
 from keras_logitclip import ops
+from keras_logitclip._kernels import torch as kernel
 from keras_logitclip._kernels.torch import clipped_cross_entropy
 from tests import oracle
 from tests.conftest import COMPILED
@@ -515,3 +516,92 @@ def test_dynamic_clipping():
         value, gradient = value_and_vjp(clip, z, z[..., ::-1].copy(), "eager")
         assert_rows_close(value, oracle.clip(z, 1.0, 2), 1e-6)
         assert_rows_close(gradient, oracle.clip_vjp(z, z[..., ::-1], 1.0, 2), 1e-6)
+
+
+# Large logits on a GPU, for which each function is compiled.
+
+
+@pytest.fixture
+def compiles(monkeypatch):
+    """Makes CPUs compile, too. The test may replace the compiler afterwards."""
+    torch._dynamo.reset()
+    kernel._compiled.cache_clear()
+    monkeypatch.setattr(
+        kernel, "_fused", lambda function, _: kernel._compiled(function)
+    )
+    yield
+    kernel._compiled.cache_clear()
+
+
+@inductor
+@pytest.mark.parametrize("kind", ["sparse", "soft"])
+def test_compiled_cross_entropy(kind, compiles):
+    """For thresholds and numbers of rows that change."""
+    for rows, tau in ((6, 1.0), (6, 0.5), (7, 3.0)):
+        z, upstream = logits(rows, 1000), np.arange(1.0, rows + 1)
+        z[:3] *= [[0], [1e30], [1e-3]]
+        labels = some_labels(kind, (rows,), 1000)
+        losses, gradient = value_and_vjp(
+            fused(as_tensor(labels.given), tau), z, upstream, "eager"
+        )
+        expected = expected_loss_and_gradient(labels.weights, z, tau, upstream)
+        assert_losses_close(losses, expected[0], tau)
+        assert_gradients_close(gradient, expected[1], z, tau, upstream)
+
+
+@inductor
+def test_compiled_clipping(compiles):
+    for shape, tau in (((6, 100), 1.0), ((7, 100), 0.5), ((2, 3, 100), 3.0)):
+        z = logits(*shape)
+        value, gradient = value_and_vjp(
+            lambda z, tau=tau: ops.logit_clip(z, tau), z, z[..., ::-1].copy(), "eager"
+        )
+        assert_rows_close(value, oracle.clip(z, tau, 2), 1e-6)
+        assert_rows_close(gradient, oracle.clip_vjp(z, z[..., ::-1], tau, 2), 1e-6)
+
+
+def test_failing_compiler(compiles, monkeypatch):
+    """Warns once for each function, and computes."""
+
+    def compiler(function):
+        def compiled(*arguments):
+            raise torch._dynamo.exc.InternalTorchDynamoError("no C compiler")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    labels, z = torch.tensor([0, 1]), torch.tensor(logits(2, 10), requires_grad=True)
+    with pytest.warns(UserWarning, match="cannot compile .*: no C compiler") as caught:
+        clipped_cross_entropy(labels, z, 1.0).sum().backward()
+    assert len(caught) == 2
+    clipped_cross_entropy(labels, z, 1.0).sum().backward()
+    _, gradient = expected_loss_and_gradient(
+        np.eye(10)[:2], to_numpy(z), 1.0, np.ones(2)
+    )
+    assert_gradients_close(to_numpy(z.grad) / 2, gradient, to_numpy(z), 1.0, np.ones(2))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rows", [64, 2048])
+def test_no_gpu_is_waited_for(rows, dtype):
+    z = torch.tensor(logits(rows, 32_000), device="cuda").to(getattr(torch, dtype))
+    z, labels = z.requires_grad_(), torch.arange(rows, device="cuda")
+
+    def loss_and_gradient():
+        loss = LogitClipLoss("sparse_categorical_crossentropy", 1.0)(labels, z)
+        return loss, *torch.autograd.grad(loss, z)
+
+    loss_and_gradient()  # Compiles.
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss, gradient = loss_and_gradient()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    weights = np.eye(32_000, dtype="float32")[:rows]
+    upstream = np.full(rows, 1 / rows)
+    z = to_numpy(z)
+    losses, expected = expected_loss_and_gradient(weights, z, 1.0, upstream)
+    np.testing.assert_allclose(loss.item(), losses.mean(), 1e-6)
+    rtol = {"float32": 1e-6, "bfloat16": 4e-3}[dtype]
+    assert_gradients_close(to_numpy(gradient), expected, z, 1.0, upstream, rtol=rtol)

@@ -1,4 +1,15 @@
-"""The computations behind `ops`, in a form for each backend."""
+"""The computations behind `ops`, in a form for each backend.
+
+Let z be a row of logits, n its norm, s = min(1, tau / n) and y the class weights
+(one-hot for a class id). The loss and its gradient are
+
+    loss = sum_k y_k (log sum_j exp(s z_j) - s z_k)
+    u = sum(y) softmax(s z) - y
+    gradient = s (u - (u . z / n) z / n)    where n > tau, and u elsewhere
+
+Clipped logits lie in [-tau, tau], so the softmax does not need the maximum of the row.
+The sum of squares replaces that pass.
+"""
 
 import keras
 
@@ -26,7 +37,9 @@ def logit_norm(logits, p: float, axis: int, keepdims: bool):
     """Computes the norm of the logits along `axis`."""
     logits, axis = _standardize(logits, axis)
     if len(logits.shape) == 1:
-        return logit_norm(logits[None], p, 1, keepdims)[0]  # See `_standardize`.
+        return logit_norm(logits[None], p, 1, keepdims)[
+            0
+        ]  # OpenVINO sums vectors wrongly.
     return plain.logit_norm(logits, p, axis, keepdims)
 
 
@@ -34,7 +47,7 @@ def logit_clip(logits, tau: float, p: float, axis: int):
     """Clips the norm of the logits along `axis`."""
     logits, axis = _standardize(logits, axis)
     if len(logits.shape) == 1:
-        return logit_clip(logits[None], tau, p, 1)[0]  # See `_standardize`.
+        return logit_clip(logits[None], tau, p, 1)[0]  # OpenVINO sums vectors wrongly.
     if axis == len(logits.shape) - 1 and _has_fused_form(logits, tau, p):
         return fused.logit_clip(logits, tau)
     return plain.logit_clip(logits, tau, p, axis)
@@ -48,8 +61,6 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
             outside of [0, K); or class weights of the shape of `logits` and the dtype
             of the computation.
         logits: Floating-point tensor of shape `(N, K)`.
-        tau: Threshold of the norm.
-        p: Order of the norm.
         counted: `None` for the exact gradient. Otherwise the gradient is divided by the
             mean of min(1, tau / norm), a constant, over all rows (`True`) or over the
             rows of a boolean tensor of shape `(N,)`.
@@ -60,10 +71,7 @@ def clipped_cross_entropy(labels, logits, tau: float, p: float, counted=None):
 
 
 def _standardize(logits, axis):
-    """Returns a tensor, and the axis as an index from the front.
-
-    A single vector is computed as a matrix, because OpenVINO sums vectors wrongly.
-    """
+    """Returns a tensor, and the axis as an index from the front."""
     logits = keras.ops.convert_to_tensor(logits)
     compute_dtype_of(logits)  # Refuses integers.
     return logits, resolve_axis(axis, len(logits.shape))

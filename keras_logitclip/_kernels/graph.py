@@ -1,18 +1,9 @@
 """Clipping with the norm of order 2 and softmax cross-entropy, on JAX and TensorFlow.
 
-Let z be a row of logits, n its norm, s = min(1, tau / n) and y the class weights
-(one-hot for a class id). The loss and its gradient are
-
-    loss = sum_k y_k (log sum_j exp(s z_j) - s z_k)
-    u = sum(y) softmax(s z) - y
-    gradient = s (u - (u . z / n) z / n)    where n > tau, and u elsewhere
-
-Clipped logits lie in [-tau, tau], so the softmax does not need the maximum of the row.
-The sum of squares replaces that pass. The gradient is computed from the logits and a
-few numbers per row. One of them is the `projection`, u . s z / tau^2.
+The names are those of `_kernels`. The gradient is computed from the logits and a few
+numbers per row. One of them is the `projection`, u . s z / tau^2.
 """
 
-import math
 import operator
 from collections import namedtuple
 
@@ -26,6 +17,7 @@ from keras_logitclip._labels import as_column
 from keras_logitclip._labels import nan_without_class
 from keras_logitclip._labels import nearest_class
 from keras_logitclip._numerics import inverse_mean
+from keras_logitclip._numerics import scale_of_squares
 
 # What the gradient needs besides labels and logits, as columns: `multiplier` is s,
 # `total` the sum of the exponentials, and `weight` the sum of the class weights.
@@ -122,23 +114,13 @@ def _multiplier(logits, tau):
     The multiplier is NaN for rows whose norm is NaN, infinite or above 1e33 tau. It is
     not selected, which would be slow for small batches in TensorFlow's graphs.
     """
-    shrink = _power_of_two_for_squares(tau)
+    shrink = scale_of_squares(tau)
     threshold = shrink * tau
     square = row_sum(lambda z: ops.square(z * shrink), [logits])
     norm = ops.sqrt(ops.maximum(square, 1e-37))  # The square root of 0 has no slope.
     # `0 * norm` is NaN where the norm is infinite: 0 would be a valid multiplier.
     multiplier = threshold / ops.maximum(norm, threshold) + 0 * norm
     return multiplier, norm > threshold
-
-
-def _power_of_two_for_squares(tau):
-    """Returns the factor of logits before they are squared.
-
-    With it, the squares of norms from 1e-5 tau to 1e33 tau are in the range of float32.
-    Multiplication by a power of two is exact.
-    """
-    _, exponent = math.frexp(tau)
-    return 2.0 ** (-46 - exponent)
 
 
 def _gradient(labels, logits, residuals, upstream):
