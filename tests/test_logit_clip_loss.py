@@ -199,6 +199,26 @@ def test_value_and_gradient_equal_the_oracle(run):
             assert_rows_close(gradient, expected, 2 * rtol, name=name)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(dtype):
+    """Also where the wrapped loss is called, which would compute in half precision."""
+    half = to_tensor(LOGITS, dtype)
+    for inner, labels in (
+        (sparse(), IDS),
+        (categorical(label_smoothing=0.1), ONE_HOT),
+        (focal(), ONE_HOT),
+        (losses.GeneralizedCrossEntropy(), SOFT),
+        (mean_square, SOFT),
+    ):
+        loss = LogitClipLoss(inner, TAU, reduction=None)
+        found, expected = (
+            to_numpy(loss(labels, z, sample_weight=WEIGHTS))
+            for z in (half, to_tensor(to_numpy(half).astype("float32")))
+        )
+        assert found.dtype == "float32"
+        np.testing.assert_allclose(found, expected, 1e-6, err_msg=str(inner))
+
+
 def test_infinite_tau_is_the_plain_loss():
     loss = LogitClipLoss(sparse(), INF)
     np.testing.assert_array_equal(

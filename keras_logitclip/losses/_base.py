@@ -94,7 +94,7 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         self._check_logits(y_pred)
         mask = mask_of(y_pred)
         y_true = as_labels(y_true)
-        y_pred = ops.convert_to_tensor(y_pred, dtype=self.dtype)
+        y_pred = self._convert_logits(y_pred)
         counted = None
         if mask is not None or sample_weight is not None:
             axis = resolve_class_axis(self.axis, y_pred.shape)
@@ -157,6 +157,9 @@ class LogitsLoss(FixedOnceCalled, keras.losses.Loss):
         rows = ops.cast(rows, compute_dtype_of(rows))
         losses = self.of_rows(labels, self._inputs_of_rows(rows))
         return from_rows(losses, y_pred, axis)
+
+    def _convert_logits(self, y_pred):
+        return ops.convert_to_tensor(y_pred, dtype=self.dtype)
 
     def _inputs_of_rows(self, rows):
         return rows

@@ -11,6 +11,7 @@ from keras_logitclip._arguments import check_tau
 from keras_logitclip._labels import as_class_ids
 from keras_logitclip._labels import as_weights
 from keras_logitclip._labels import check_several_classes
+from keras_logitclip._numerics import compute_dtype_of
 from keras_logitclip.losses._inner import check_inner_axis
 from keras_logitclip.losses._inner import describe
 from keras_logitclip.losses._wrapper import WrapperLoss
@@ -140,11 +141,20 @@ class LogitClipLoss(WrapperLoss):
             return ops.compute_cross_entropy(
                 labels, y_pred, self.tau, self.p, axis, over
             )
+        y_pred = super()._convert_logits(y_pred)
         clipped = ops.compute_clip(y_pred, self.tau, self.p, axis)
         losses = self.inner_losses(y_true, clipped, axis, counted)
         if over is None:
             return losses
         return ops.normalize_gradient(losses, y_pred, self.tau, self.p, axis, over)
+
+    def _convert_logits(self, y_pred):
+        """Leaves half precision as it is: the fused form reads it without a copy."""
+        y_pred = keras.ops.convert_to_tensor(y_pred)
+        dtype = keras.backend.standardize_dtype(y_pred.dtype)
+        if self.dtype == "float32" and dtype in ("float16", "bfloat16"):
+            return y_pred
+        return super()._convert_logits(y_pred)
 
     def get_config(self) -> dict:
         return {
@@ -176,6 +186,7 @@ def _labels_to_fuse(loss, y_true, y_pred, axis):
     if axis != len(y_pred.shape) - 1:
         # Keras smooths by the size of the last axis, not of the class axis.
         return None
-    classes = keras.ops.cast(keras.ops.shape(y_pred)[axis], y_pred.dtype)
-    y_true = keras.ops.cast(y_true, y_pred.dtype)
+    dtype = compute_dtype_of(y_pred)
+    classes = keras.ops.cast(keras.ops.shape(y_pred)[axis], dtype)
+    y_true = keras.ops.cast(y_true, dtype)
     return y_true * (1 - smoothing) + smoothing / classes
