@@ -6,9 +6,6 @@ Let z be a row of logits, n its norm, s = min(1, tau / n) and y the class weight
     loss = sum_k y_k (log sum_j exp(s z_j) - s z_k)
     u = sum(y) softmax(s z) - y
     gradient = s (u - (u . z / n) z / n)    where n > tau, and u elsewhere
-
-Clipped logits lie in [-tau, tau], so the softmax does not need the maximum of the row.
-The sum of squares replaces that pass.
 """
 
 import keras
@@ -28,8 +25,8 @@ match keras.config.backend():
 
 # The squares and quotients of thresholds in this range do not overflow or underflow.
 _MIN_TAU, _MAX_TAU = 1e-4, 1e6
-# The fused forms do not subtract the maximum before the exponential. Up to exp(28),
-# sums over 2**24 classes and their quotients fit in float32.
+# The fused forms do not subtract the maximum before the exponential, as clipped logits
+# lie in [-tau, tau]. Sums of 2**24 terms of exp(28) and their quotients fit in float32.
 _MAX_TAU_OF_EXPONENTIALS = 28
 
 

@@ -5,10 +5,10 @@ import math
 import keras
 from keras import ops
 
-# From this many bytes of logits on, XLA pays off in TensorFlow's graphs. Loss and
-# gradient of 2048x1000 logits take 0.45 of the time of Keras's cross-entropy. Those of
-# 1024x100 (400 kB), which are not compiled, take 0.8.
-_MIN_COMPILED = 2**22
+# From this many logits on, XLA pays off in TensorFlow's graphs. Loss and gradient of
+# 2048x1000 logits take 0.45 of the time of Keras's cross-entropy. Those of 1024x100,
+# which are not compiled, take 0.8.
+_MIN_COMPILED = 2**20
 # The longest row that JAX's compiler sums fast on a CPU, and the largest number of
 # pieces of longer rows. The two sums of exponentials take 1.1 ns per logit for
 # 256x32000 logits and 6.7 ns for 256x128000, or 2.1 ns in pieces.
@@ -28,7 +28,7 @@ def compile_large(function, logits):
     """
     if keras.config.backend() != "tensorflow" or not logits.shape.is_fully_defined():
         return function
-    if math.prod(logits.shape) * logits.dtype.size < _MIN_COMPILED:
+    if math.prod(logits.shape) < _MIN_COMPILED:
         return function
     import tensorflow as tf
     from tensorflow.python.eager import context

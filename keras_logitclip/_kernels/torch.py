@@ -15,7 +15,6 @@ import torch
 from torch.autograd import forward_ad
 
 from keras_logitclip._kernels import plain
-from keras_logitclip._numerics import inverse_mean
 from keras_logitclip._numerics import scale_of_squares
 
 # PyTorch's exp2 takes two fifths of the time of its exp, on CPUs.
@@ -106,7 +105,11 @@ class _ClippedCrossEntropy(torch.autograd.Function):
             forward = _fused(_forward, logits)
             losses, *columns, ctx.terms = forward(labels, logits, tau)
         if counted is not None:
-            columns[-1] = columns[-1] * inverse_mean(columns[0].squeeze(-1), counted)
+            multiplier = columns[0].squeeze(-1)
+            if counted is not True:
+                multiplier = torch.where(counted, multiplier, math.nan)
+            # 1 if no row is left whose norm is finite.
+            columns[-1] = columns[-1] / multiplier.nanmean().nan_to_num(nan=1.0)
         ctx.save_for_backward(labels, logits, *columns)
         return losses
 
@@ -169,10 +172,9 @@ def _forward(labels, logits, tau):
     """Returns the losses, five columns for `_gradient`, and the exponentials."""
     rows, multiplier, buffer = _measure(logits, tau)
     if are_ids := labels.ndim == 1:
-        labels = labels.unsqueeze(-1)
-        key = labels.clamp(0, rows.shape[-1] - 1)
+        key = labels.clamp(0, rows.shape[-1] - 1).unsqueeze(-1)
         # Invalid ids: everything computed from the multiplier becomes NaN.
-        multiplier.masked_fill_(labels != key, math.nan)
+        multiplier.masked_fill_(labels.unsqueeze(-1) != key, math.nan)
     terms = torch.mul(rows, multiplier * LOG2_E, out=buffer).exp2_()
     total = terms.sum(-1, keepdim=True)
     dot = _sum_rows(torch.mul, terms, rows)
@@ -196,26 +198,28 @@ def _forward(labels, logits, tau):
 def _gradient(labels, logits, upstream, columns, terms=None):
     """Returns the gradient, in the memory of the exponentials if given.
 
-    `multiplier` is s, `total` the sum of the exponentials, `key` the class id or the
-    sum of the weights, and `along` the factor of the row in its gradient.
+    `key` is the class id or the sum of the weights, `along` the factor of the row.
     """
     multiplier, total, key, along, scale = columns
-    rows, exponent = logits.to(total.dtype), multiplier * LOG2_E
-    pull = upstream.unsqueeze(-1)
-    factor = pull * scale
-    if labels.ndim == 1:
-        row = rows.gather(-1, key)
-        of_label = ((row * exponent).exp2_() - total - row * along) * factor
+    rows, pull = logits.to(total.dtype), upstream.unsqueeze(-1)
+    factor, compiling = pull * scale, torch.compiler.is_compiling()
     if terms is None:
-        # A compiler would sum terms that do not depend on `pull` in the forward pass.
-        terms = (rows * exponent).exp2_().mul_(pull)
-        total, along, factor = total * pull, along * pull, scale
+        exponent = multiplier * LOG2_E
+        terms = (rows * exponent).exp2_()
+    if compiling:
+        # Else, terms without `pull` would be summed in the forward pass.
+        terms, total, along, factor = terms * pull, total * pull, along * pull, scale
     if labels.ndim == 2:
         terms.mul_(key).addcmul_(labels, total, value=-1)
+    elif not compiling:
+        terms.scatter_add_(-1, key, -total)
     gradient = terms.addcmul_(rows, along, value=-1).mul_(factor).to(logits.dtype)
-    if labels.ndim == 1:
-        # A sum in half precision would be rounded twice.
-        gradient.scatter_(-1, key, of_label.to(logits.dtype))
+    if labels.ndim == 1 and compiling:
+        # Set in the end, because to scatter before would take another pass.
+        row = rows.gather(-1, key)
+        of_label = ((row * exponent).exp2_() * pull - total - row * along) * factor
+        index = torch.arange(len(key), device=key.device), key.squeeze(-1)
+        gradient.index_put_(index, of_label.squeeze(-1).to(logits.dtype))
     return gradient
 
 
@@ -237,8 +241,6 @@ def _along(dot, multiplier):
 
 def _sum_rows(terms, *rows):
     """Sums the terms of each row without keeping them in memory."""
-    if torch.compiler.is_compiling():
-        return terms(*rows).sum(-1, keepdim=True)
     return torch.cat([terms(*chunk).sum(-1, keepdim=True) for chunk in _chunks(*rows)])
 
 
@@ -246,6 +248,6 @@ def _chunks(*tensors):
     """Returns the rows of all tensors in chunks; the second tensor has the logits."""
     rows = tensors[1]
     step = max(1, CHUNK // max(1, rows.shape[-1]))
-    if rows.is_cuda or step >= len(rows):
+    if rows.is_cuda or torch.compiler.is_compiling() or step >= len(rows):
         return [tensors]
     return zip(*(x.split(step) for x in tensors), strict=True)
