@@ -14,6 +14,7 @@ from tests.conftest import BACKEND
 from tests.oracle import INF
 from tests.oracle import assert_rows_close
 from tests.running import TAKES_MASKS
+from tests.running import double_precision
 from tests.running import to_numpy
 from tests.running import to_tensor
 from tests.running import value_and_vjp_each
@@ -199,24 +200,48 @@ def test_value_and_gradient_equal_the_oracle(run):
             assert_rows_close(gradient, expected, 2 * rtol, name=name)
 
 
+class WithCall(LogitClipLoss):
+    def call(self, y_true, y_pred):
+        return keras.losses.categorical_crossentropy(y_true, y_pred, from_logits=True)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_computed_in_float32(dtype):
     """Also where the wrapped loss is called, which would compute in half precision."""
-    half = to_tensor(LOGITS, dtype)
-    for inner, labels in (
-        (sparse(), IDS),
-        (categorical(label_smoothing=0.1), ONE_HOT),
-        (focal(), ONE_HOT),
-        (losses.GeneralizedCrossEntropy(), SOFT),
-        (mean_square, SOFT),
-    ):
-        loss = LogitClipLoss(inner, TAU, reduction=None)
-        found, expected = (
-            to_numpy(loss(labels, z, sample_weight=WEIGHTS))
-            for z in (half, to_tensor(to_numpy(half).astype("float32")))
-        )
-        assert found.dtype == "float32"
-        np.testing.assert_allclose(found, expected, 1e-6, err_msg=str(inner))
+    half = to_numpy(to_tensor(LOGITS, dtype)).astype("float32")
+    cases = {
+        "sparse": (LogitClipLoss(sparse(), TAU), IDS),
+        "normalized": (LogitClipLoss(sparse(), TAU, normalize_gradient=True), IDS),
+        "smoothed": (LogitClipLoss(categorical(label_smoothing=0.1), TAU), ONE_HOT),
+        "focal": (LogitClipLoss(focal(), TAU), ONE_HOT),
+        "GCE": (LogitClipLoss(losses.GeneralizedCrossEntropy(), TAU), SOFT),
+        "softmax": (LogitClipLoss("mse", TAU, activation="softmax"), SOFT),
+        "function": (LogitClipLoss(mean_square, TAU), SOFT),
+        "subclass": (WithCall(sparse(), TAU), SOFT),
+    }
+    functions = {name: partial(loss, to_tensor(labels, labels.dtype.name))
+                 for name, (loss, labels) in cases.items()}  # fmt: skip
+    found = value_and_vjp_each(functions, half, "eager", dtype)
+    expected = value_and_vjp_each(functions, half, "eager", "float32")
+    rtol = {"float16": 1e-3, "bfloat16": 8e-3}[dtype]
+    for name, (value, gradient) in found.items():
+        assert value.dtype == "float32"
+        np.testing.assert_allclose(value, expected[name].value, 1e-6, err_msg=name)
+        if gradient is not None:
+            assert_rows_close(gradient, expected[name].gradient, rtol, name=name)
+
+
+@pytest.mark.gradients
+def test_float64_stays_inside_another_loss():
+    """Whatever the dtype of the inner loss."""
+    inner = LogitClipLoss(losses.GeneralizedCrossEntropy(), TAU)
+    loss = losses.NormPenalty(inner, 0.1, dtype="float64", reduction=None)
+    z = LOGITS.astype("float64")
+    with double_precision("float64"):
+        values = to_numpy(loss(to_tensor(ONE_HOT, "float64"), to_tensor(z, "float64")))
+    label = np.exp(-oracle.cross_entropy(IDS, oracle.clip(z, TAU, 2)))
+    q, penalty = inner.loss.q, 0.1 * oracle.norm(z, 2).ravel()
+    np.testing.assert_allclose(values, (1 - label**q) / q + penalty, 1e-12)
 
 
 def test_infinite_tau_is_the_plain_loss():

@@ -141,7 +141,6 @@ class LogitClipLoss(WrapperLoss):
             return ops.compute_cross_entropy(
                 labels, y_pred, self.tau, self.p, axis, over
             )
-        y_pred = super()._convert_logits(y_pred)
         clipped = ops.compute_clip(y_pred, self.tau, self.p, axis)
         losses = self.inner_losses(y_true, clipped, axis, counted)
         if over is None:
@@ -149,10 +148,12 @@ class LogitClipLoss(WrapperLoss):
         return ops.normalize_gradient(losses, y_pred, self.tau, self.p, axis, over)
 
     def _convert_logits(self, y_pred):
-        """Leaves half precision as it is: the fused form reads it without a copy."""
+        """Leaves half precision to the fused form, which reads it without a copy."""
         y_pred = keras.ops.convert_to_tensor(y_pred)
         dtype = keras.backend.standardize_dtype(y_pred.dtype)
-        if self.dtype == "float32" and dtype in ("float16", "bfloat16"):
+        is_half = self.dtype == "float32" and dtype in ("float16", "bfloat16")
+        # Not in subclasses, which may call another loss.
+        if is_half and type(self) is LogitClipLoss and _is_fused(self.loss):
             return y_pred
         return super()._convert_logits(y_pred)
 
@@ -166,6 +167,12 @@ class LogitClipLoss(WrapperLoss):
 
     def __repr__(self):
         return f"<LogitClipLoss loss={describe(self.loss)}, tau={self.tau:g}>"
+
+
+def _is_fused(loss) -> bool:
+    """Returns whether the loss is fused with the clipping, whatever the labels."""
+    is_cross_entropy = type(loss) in _CROSS_ENTROPIES and loss.from_logits
+    return is_cross_entropy and not getattr(loss, "label_smoothing", 0)
 
 
 def _labels_to_fuse(loss, y_true, y_pred, axis):
