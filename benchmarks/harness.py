@@ -6,8 +6,8 @@ and mode (eager or compiled), the harness measures
 - the time of the values and of their gradient with respect to the logits. The
   candidates take turns, so that other load of the machine affects all of them;
 - the peak memory beyond logits, labels and gradient, in multiples of the logits. JAX's
-  compiler reports it. On other backends, it is the growth of the memory of a new
-  process.
+  compiler reports it, other backends report that of a GPU. On CPUs, it is the growth of
+  the memory of a new process.
 
 It appends the results to a CSV file and prints tables of the newest ones.
 """
