@@ -21,7 +21,7 @@ from tests.running import value_and_vjp
 from tests.samples import logits
 from tests.samples import some_labels
 
-# Of float32, more than 4 MiB, from which on it may pay to compile a known shape.
+# More than 2**20 logits, from which on it pays to compile a known shape.
 LARGE = (24, 50_000)
 # And more than 16 MiB, from which on it may pay to compute terms twice.
 VERY_LARGE = (34, 128_000)

@@ -14,7 +14,6 @@ from keras_logitclip._arguments import resolve_axis
 from keras_logitclip._kernels import plain
 from keras_logitclip._numerics import compute_dtype_of
 
-# The fused form of the backend, which a process cannot change.
 match keras.config.backend():
     case "torch":
         from keras_logitclip._kernels import torch as fused
@@ -33,18 +32,16 @@ _MAX_TAU_OF_EXPONENTIALS = 28
 def logit_norm(logits, p: float, axis: int, keepdims: bool):
     """Computes the norm of the logits along `axis`."""
     logits, axis = _standardize(logits, axis)
-    if len(logits.shape) == 1:
-        return logit_norm(logits[None], p, 1, keepdims)[
-            0
-        ]  # OpenVINO sums vectors wrongly.
+    if len(logits.shape) == 1:  # OpenVINO sums vectors wrongly.
+        return logit_norm(logits[None], p, 1, keepdims)[0]
     return plain.logit_norm(logits, p, axis, keepdims)
 
 
 def logit_clip(logits, tau: float, p: float, axis: int):
     """Clips the norm of the logits along `axis`."""
     logits, axis = _standardize(logits, axis)
-    if len(logits.shape) == 1:
-        return logit_clip(logits[None], tau, p, 1)[0]  # OpenVINO sums vectors wrongly.
+    if len(logits.shape) == 1:  # OpenVINO sums vectors wrongly.
+        return logit_clip(logits[None], tau, p, 1)[0]
     if axis == len(logits.shape) - 1 and _has_fused_form(logits, tau, p):
         return fused.logit_clip(logits, tau)
     return plain.logit_clip(logits, tau, p, axis)

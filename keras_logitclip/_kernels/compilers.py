@@ -26,9 +26,8 @@ def compile_large(function, logits):
     memory longer than it computes. XLA writes only the result. It compiles anew for
     every shape, so the shape has to be known.
     """
-    if keras.config.backend() != "tensorflow" or not logits.shape.is_fully_defined():
-        return function
-    if math.prod(logits.shape) < _MIN_COMPILED:
+    known = keras.config.backend() == "tensorflow" and logits.shape.is_fully_defined()
+    if not known or math.prod(logits.shape) < _MIN_COMPILED:
         return function
     import tensorflow as tf
     from tensorflow.python.eager import context
