@@ -200,7 +200,7 @@ def _torch_differentiated(function, mode):
     def both(x, upstream, *others):
         x = x.detach().requires_grad_()
         value = compiled(x, *others)
-        seed = torch.as_tensor(upstream).to(value.dtype)
+        seed = torch.as_tensor(upstream).to(value)
         value.backward(seed.expand(value.shape))
         return value.detach(), x.grad
 
