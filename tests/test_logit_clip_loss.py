@@ -209,15 +209,16 @@ class WithCall(LogitClipLoss):
 def test_half_precision_is_computed_in_float32(dtype):
     """Also where the wrapped loss is called, which would compute in half precision."""
     half = to_numpy(to_tensor(LOGITS, dtype)).astype("float32")
+    clip = partial(LogitClipLoss, tau=TAU, reduction=None)
     cases = {
-        "sparse": (LogitClipLoss(sparse(), TAU), IDS),
-        "normalized": (LogitClipLoss(sparse(), TAU, normalize_gradient=True), IDS),
-        "smoothed": (LogitClipLoss(categorical(label_smoothing=0.1), TAU), ONE_HOT),
-        "focal": (LogitClipLoss(focal(), TAU), ONE_HOT),
-        "GCE": (LogitClipLoss(losses.GeneralizedCrossEntropy(), TAU), SOFT),
-        "softmax": (LogitClipLoss("mse", TAU, activation="softmax"), SOFT),
-        "function": (LogitClipLoss(mean_square, TAU), SOFT),
-        "subclass": (WithCall(sparse(), TAU), SOFT),
+        "sparse": (clip(sparse()), IDS),
+        "normalized": (clip(sparse(), normalize_gradient=True), IDS),
+        "smoothed": (clip(categorical(label_smoothing=0.1)), ONE_HOT),
+        "focal": (clip(focal()), ONE_HOT),
+        "GCE": (clip(losses.GeneralizedCrossEntropy()), SOFT),
+        "softmax": (clip("mse", activation="softmax"), SOFT),
+        "function": (clip(mean_square), SOFT),
+        "subclass": (WithCall(sparse(), TAU, reduction=None), SOFT),
     }
     functions = {name: partial(loss, to_tensor(labels, labels.dtype.name))
                  for name, (loss, labels) in cases.items()}  # fmt: skip
