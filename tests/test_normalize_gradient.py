@@ -1,5 +1,6 @@
 """`normalize_gradient` changes only the size of the gradient."""
 
+import itertools
 from collections import namedtuple
 
 import keras
@@ -137,11 +138,11 @@ def test_ignored_rows_are_not_in_the_mean():
 
 
 def test_other_dtypes():
-    for dtype in DTYPES:
-        case = CASES["sparse"]
+    for dtype, p in itertools.product(DTYPES, (2, 3)):
+        case = CASES["sparse"]._replace(p=p)
         parts = each(both_ways(case, dtype=dtype), Z, QUICKEST, dtype)
         rounding = {"float16": 2e-3, "bfloat16": 2e-2, "float64": 1e-12}[dtype]
-        assert_scaled(parts, factor(Z), rounding, dtype)
+        assert_scaled(parts, factor(Z, p=p), rounding, f"{dtype}, p={p}")
 
 
 def test_factors_that_half_precision_cannot_hold():

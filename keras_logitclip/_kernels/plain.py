@@ -67,7 +67,8 @@ def _clip(rows, tau, p, axis):
     shrink = tau / nonzero(root)
     # Selected, not multiplied by 1, so that shorter rows are returned bit for bit.
     clipped = ops.where(unclipped, rows, scaled * shrink)
-    return clipped, shrink / ops.maximum(scale, shrink)
+    # Not `ops.maximum`, which on torch would turn float64 into float32.
+    return clipped, shrink / ops.where(scale > shrink, scale, shrink)
 
 
 def _factored_norm(rows, p, axis):
