@@ -213,6 +213,8 @@ def test_half_precision_is_computed_in_float32(dtype):
     cases = {
         "sparse": (clip(sparse()), IDS),
         "normalized": (clip(sparse(), normalize_gradient=True), IDS),
+        "soft": (clip(categorical()), SOFT),
+        "soft, p=3": (clip(losses.CrossEntropy(), p=3), SOFT),
         "smoothed": (clip(categorical(label_smoothing=0.1)), ONE_HOT),
         "focal": (clip(focal()), ONE_HOT),
         "GCE": (clip(losses.GeneralizedCrossEntropy()), SOFT),
