@@ -1,9 +1,9 @@
 """Clipping with the norm of order 2 and softmax cross-entropy, on PyTorch.
 
-The names are those of `_kernels`. Eager functions compute in place. Of float32 logits,
-they keep one tensor of their size, which becomes the gradient, of others none. The
-transformations of `torch.func`, forward mode and derivatives of higher order use the
-plain form.
+The names are those of `_kernels`. Eager functions compute in place, and keep one tensor
+of the size of the logits, which becomes the gradient. Chunks and compiled functions
+keep none. The transformations of `torch.func`, forward mode and derivatives of higher
+order use the plain form.
 """
 
 import math
@@ -214,7 +214,7 @@ def _gradient(labels, logits, upstream, columns, terms=None):
         terms.scatter_add_(-1, key, -total)
     gradient = terms.addcmul_(rows, along, value=-1).mul_(factor).to(logits.dtype)
     if labels.ndim == 1 and compiling:
-        # Set in the end, because to scatter before would take another pass.
+        # Set at the end, to save a pass. `scatter_` may copy bfloat16 on a GPU.
         row = rows.gather(-1, key)
         of_label = ((row * exponent).exp2_() * pull - total - row * along) * factor
         index = torch.arange(len(key), device=key.device), key.squeeze(-1)
